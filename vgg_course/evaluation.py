@@ -1,0 +1,80 @@
+"""How good is a network? Logits over a whole split first; every figure then follows from logits and labels."""
+
+from typing import NamedTuple
+
+import numpy as np
+import sklearn.metrics
+import torch
+from torch import nn
+
+from vgg_course.data import Images, batches
+
+
+def autocast(device: torch.device | str, precision: str) -> torch.autocast:
+    """A context in which layers compute in ``"fp32"``, or in ``"bf16"`` or ``"fp16"`` where that is safe."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    low = dtype if precision != "fp32" else torch.bfloat16  # autocast wants a short type even when it is off
+    return torch.autocast(torch.device(device).type, dtype=low, enabled=precision != "fp32")
+
+
+def predict(model: nn.Module, split: Images, *, batch_size: int = 1000, precision: str = "fp32") -> torch.Tensor:
+    """Logits ``(N, classes)`` float32 on the CPU for all images of a split, in their order.
+
+    The model runs in ``eval()`` (dropout off, batch norm with its running statistics) and in ``inference_mode()``
+    (nothing is kept for gradients), on the device where its weights are; afterwards it is in its former mode again.
+    """
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode(), autocast(device, precision):
+            logits = [model(images).float() for images, _ in batches(split.to(device), batch_size)]
+    finally:
+        model.train(was_training)
+    return torch.cat(logits).cpu()
+
+
+def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """The part of the images, 0 to 1, whose largest logit ``(N, classes)`` stands at their label ``(N,)``."""
+    _check(logits, labels)
+    return (logits.argmax(1).cpu() == labels.cpu()).float().mean().item()
+
+
+def per_class_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Accuracy of each class ``(classes,)``, 0 to 1; NaN for a class without images."""
+    matrix = torch.from_numpy(confusion_matrix(logits, labels)).double()
+    return (matrix.diagonal() / matrix.sum(1)).float()
+
+
+def confusion_matrix(logits: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
+    """Counts ``(classes, classes)`` int64: row = the true class, column = the predicted one."""
+    _check(logits, labels)
+    return sklearn.metrics.confusion_matrix(
+        labels.cpu().numpy(), logits.argmax(1).cpu().numpy(), labels=range(logits.shape[1])
+    )
+
+
+class Mistakes(NamedTuple):
+    """Wrong predictions, the most confident first; each field ``(K,)``."""
+
+    index: torch.Tensor  # int64: position in the split
+    predicted: torch.Tensor  # int64: the class that the network chose
+    confidence: torch.Tensor  # float32, 0 to 1: the softmax probability that it gave to this class
+
+
+def mistakes(logits: torch.Tensor, labels: torch.Tensor, most: int | None = None) -> Mistakes:
+    """The images that the network got wrong, those that it was most sure of first; at most ``most`` of them."""
+    _check(logits, labels)
+    confidence, predicted = logits.cpu().softmax(1).max(1)
+    wrong = (predicted != labels.cpu()).nonzero().flatten()
+    order = confidence[wrong].argsort(descending=True, stable=True)[:most]
+    index = wrong[order]
+    return Mistakes(index, predicted[index], confidence[index])
+
+
+def _check(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    if logits.dim() != 2 or labels.dim() != 1 or len(logits) != len(labels) or len(labels) == 0:
+        raise ValueError(
+            f"logits (N, classes) and labels (N,) of the same N > 0 are needed, not {tuple(logits.shape)} "
+            f"and {tuple(labels.shape)}"
+        )

@@ -1,0 +1,246 @@
+"""Training: ``Recipe`` holds all settings of a run, ``fit`` runs it, ``History`` is what comes out.
+
+``fit`` is the loop that notebook 03 writes in view, with a progress bar, a tracker and a clean end added.
+"""
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR
+from tqdm.auto import tqdm
+
+from vgg_course.data import Dataset, batches
+from vgg_course.evaluation import accuracy, autocast, predict
+
+# What a tracker is: any function of the step (from 0) and a dict of values. After each batch it is given "loss" and
+# "learning_rate", after each epoch "epoch", "train_loss", "validation_loss" and "validation_accuracy".
+Tracker = Callable[[int, dict[str, float]], object]
+
+
+def _triangle(step: int, steps_per_epoch: int, epochs: int) -> float:
+    """Up to 1 within the first fifth of the run, then down to 0 in a straight line."""
+    done = (step + 0.5) / (steps_per_epoch * epochs)
+    return done / 0.2 if done < 0.2 else max(0.0, (1 - done) / 0.8)
+
+
+# A schedule gives the factor by which the recipe's learning rate is multiplied in a step: (step, steps_per_epoch,
+# epochs) -> factor. "step" is the lecture's StepLR(step_size=5, gamma=0.9), meant to be moved on once an epoch;
+# "step_per_batch" is the same moved on after every batch, as the lecture's post did by mistake.
+SCHEDULES: dict[str, Callable[[int, int, int], float]] = {
+    "constant": lambda step, steps_per_epoch, epochs: 1.0,
+    "step": lambda step, steps_per_epoch, epochs: 0.9 ** (step // steps_per_epoch // 5),
+    "step_per_batch": lambda step, steps_per_epoch, epochs: 0.9 ** (step // 5),
+    "one_cycle": _triangle,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All settings of a training run. ``dataclasses.replace(QUICK, epochs=8)`` makes a variant.
+
+    Raises ``ValueError`` at once for a setting that makes no sense, with its name, its value and what would do.
+    """
+
+    epochs: int  # how often the network sees every training image
+    batch_size: int  # images in a step
+    lr: float  # the learning rate where the schedule's factor is 1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0  # pulls every weight towards 0: each step adds weight_decay * weight to its gradient
+    schedule: str = "constant"  # a key of SCHEDULES
+    label_smoothing: float = 0.0  # the part of the target that is spread evenly over all classes
+    augmentation: bool = False  # flip half of the training images and shift each by up to 4 pixels
+    precision: str = "auto"  # "fp32", "bf16", "fp16", or the fastest that the device is made for
+    channels_last: bool = True  # the memory order in which CPUs and GPUs convolve fastest
+    seed: int = 0  # for the order of the images, augmentation and dropout
+    device: str = "auto"  # "cpu", "cuda", "mps", or the first of cuda, mps, cpu that is there
+
+    def __post_init__(self) -> None:
+        def need(right: bool, name: str, wanted: str) -> None:
+            if not right:
+                raise ValueError(f"Recipe: {name} is {getattr(self, name)!r}, but it must be {wanted}")
+
+        def number(value: object, kind: type | tuple = (int, float)) -> bool:
+            return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+
+        for name in ("epochs", "batch_size"):
+            need(number(getattr(self, name), int) and getattr(self, name) >= 1, name, "a whole number from 1 up")
+        need(number(self.lr) and self.lr > 0, "lr", "a number above 0")
+        need(number(self.momentum) and 0 <= self.momentum < 1, "momentum", "a number from 0 to below 1")
+        need(not self.nesterov or self.momentum > 0, "momentum", "above 0, because nesterov is True")
+        need(number(self.weight_decay) and self.weight_decay >= 0, "weight_decay", "a number from 0 up")
+        need(self.schedule in SCHEDULES, "schedule", f"one of {', '.join(SCHEDULES)}")
+        need(number(self.label_smoothing) and 0 <= self.label_smoothing < 1, "label_smoothing", "from 0 to below 1")
+        for name in ("nesterov", "augmentation", "channels_last"):
+            need(isinstance(getattr(self, name), bool), name, "True or False")
+        need(self.precision in ("auto", "fp32", "bf16", "fp16"), "precision", "auto, fp32, bf16 or fp16")
+        need(number(self.seed, int) and self.seed >= 0, "seed", "a whole number from 0 up")
+        need(isinstance(self.device, str), "device", "a name such as 'auto', 'cpu' or 'cuda'")
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"Recipe: device is {self.device!r}, but PyTorch sees no CUDA here: use 'auto' or 'cpu'")
+        if self.device.startswith("mps") and not torch.backends.mps.is_available():
+            raise ValueError(f"Recipe: device is {self.device!r}, but PyTorch sees no MPS here: use 'auto' or 'cpu'")
+        if self.device != "auto":
+            try:
+                torch.device(self.device)
+            except RuntimeError:
+                need(False, "device", "'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'")
+
+    def resolve_device(self) -> torch.device:
+        """The device that ``device`` stands for on this machine."""
+        if self.device != "auto":
+            return torch.device(self.device)
+        return torch.device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+
+    def resolve_precision(self) -> str:
+        """The precision that ``precision`` stands for: bf16 only on hardware with instructions for it."""
+        if self.precision != "auto":
+            return self.precision
+        device = self.resolve_device().type
+        if device == "cuda":
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        features = getattr(torch.cpu, "get_capabilities", dict)() if device == "cpu" else {}
+        return "bf16" if features.get("avx512_bf16") or features.get("amx_bf16") else "fp32"
+
+
+# The lecture's settings. As posted, its schedule was moved on after every batch: replace(LECTURE,
+# schedule="step_per_batch"). Its network is VGG(make_layers(cfg["cifar10"]), num_classes=10, input_size=32).
+LECTURE = Recipe(
+    epochs=50, batch_size=512, lr=0.005, schedule="step", precision="fp32", channels_last=False, seed=777
+)  # fmt: skip
+
+
+@dataclass
+class History:
+    """What happened: five lists with a value per epoch, two with a value per batch. ``asdict`` makes JSON of it."""
+
+    train_loss: list[float] = field(default_factory=list)  # mean over all images of the epoch, in train mode
+    validation_loss: list[float] = field(default_factory=list)  # mean over the validation split, in eval mode
+    validation_accuracy: list[float] = field(default_factory=list)  # 0 to 1
+    learning_rate: list[float] = field(default_factory=list)  # of the epoch's last batch
+    seconds: list[float] = field(default_factory=list)  # training and validation
+    images_per_second: list[float] = field(default_factory=list)  # training alone
+    batch_loss: list[float] = field(default_factory=list)
+    batch_learning_rate: list[float] = field(default_factory=list)
+    interrupted: bool = False  # stopped by hand before the last epoch
+
+
+def fit(
+    model: nn.Module, data: Dataset, recipe: Recipe, tracker: Tracker | None = None, *, progress: bool = True
+) -> History:
+    """Train ``model`` in place on ``data.train``, judge it on ``data.validation`` after each epoch.
+
+    ``model`` maps ``(B, 3, H, W)`` float32 to logits ``(B, classes)``; it is moved to the recipe's device and left
+    there. Ctrl-C or the notebook's stop button ends the run early; the history so far comes back. A ``tracker`` that
+    fails is dropped with a warning. Raises ``FloatingPointError``, which carries the ``history``, at a loss that is
+    not finite.
+    """
+    device, precision = recipe.resolve_device(), recipe.resolve_precision()
+    torch.manual_seed(recipe.seed)  # for dropout; the batches have their own seed
+    model.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
+    train, validation = data.train.to(device), data.validation.to(device)
+    steps = math.ceil(len(train) / recipe.batch_size)
+    optimizer = torch.optim.SGD(
+        model.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
+    )
+    scheduler = LambdaLR(optimizer, lambda step: SCHEDULES[recipe.schedule](step, steps, recipe.epochs))
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")  # keeps small fp16 gradients above 0
+    history, was_training = History(), model.training
+    log = _Log(history, recipe, tracker, tqdm(total=steps * recipe.epochs, unit="batch", disable=not progress))
+    try:
+        for epoch in range(recipe.epochs):
+            model.train()
+            log.start_epoch()
+            order = {"shuffle": True, "augment": recipe.augmentation, "seed": recipe.seed, "epoch": epoch}
+            for images, labels in batches(train, recipe.batch_size, **order):
+                if not recipe.channels_last:
+                    images = images.contiguous()
+                with autocast(device, precision):
+                    logits = model(images)  # (B, classes)
+                loss = functional.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+                optimizer.zero_grad()
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
+                log.batch(loss.detach(), scheduler.get_last_lr()[0], len(labels))
+                scheduler.step()
+            log.read()
+            train_seconds = time.perf_counter() - log.started
+            log.end_epoch(predict(model, validation, precision=precision), validation.labels.cpu(), train_seconds)
+    except KeyboardInterrupt:
+        history.interrupted = True
+        print(f"stopped by hand in epoch {epoch + 1} of {recipe.epochs}, after {len(history.batch_loss)} steps")
+    finally:
+        log.bar.close()
+        model.train(was_training)
+    return history
+
+
+class _Log:
+    """What ``fit`` tells the outside: it fills the history, moves the bar, calls the tracker, looks for nan."""
+
+    def __init__(self, history: History, recipe: Recipe, tracker: Tracker | None, bar: tqdm) -> None:
+        self.history, self.recipe, self.tracker, self.bar = history, recipe, tracker, bar
+        self.shown: dict[str, str] = {}  # behind the bar
+        self.unread: list[tuple[torch.Tensor, float, int]] = []
+
+    def start_epoch(self) -> None:
+        self.started = time.perf_counter()
+        self.loss_sum, self.images = 0.0, 0
+
+    def batch(self, loss: torch.Tensor, learning_rate: float, images: int) -> None:
+        self.unread.append((loss, learning_rate, images))
+        # Reading a number from a GPU makes the CPU wait for it, so there it is done for 20 batches at a time.
+        if loss.device.type == "cpu" or len(self.unread) == 20:
+            self.read()
+
+    def read(self) -> None:
+        batches_read, self.unread = self.unread, []
+        for loss, learning_rate, images in batches_read:
+            step, value = len(self.history.batch_loss), loss.item()
+            self.history.batch_loss.append(value)
+            self.history.batch_learning_rate.append(learning_rate)
+            self.loss_sum += value * images
+            self.images += images
+            self.tell(step, {"loss": value, "learning_rate": learning_rate})
+            if not math.isfinite(value):
+                error = FloatingPointError(
+                    f"the loss is {value} at step {step}, with learning rate {learning_rate:.3g}: training cannot go "
+                    f"on. Try an lr below the recipe's {self.recipe.lr:g}, batch norm, or precision='fp32'"
+                )
+                error.history = self.history
+                raise error
+            self.shown["loss"] = f"{value:.3f}"
+        self.bar.set_postfix(self.shown, refresh=False)
+        self.bar.update(len(batches_read))
+
+    def end_epoch(self, logits: torch.Tensor, labels: torch.Tensor, train_seconds: float) -> None:
+        history = self.history
+        history.train_loss.append(self.loss_sum / self.images)
+        history.validation_loss.append(functional.cross_entropy(logits, labels).item())
+        history.validation_accuracy.append(accuracy(logits, labels))
+        history.learning_rate.append(history.batch_learning_rate[-1])
+        history.images_per_second.append(self.images / train_seconds)
+        history.seconds.append(time.perf_counter() - self.started)
+        self.shown["validation accuracy"] = f"{history.validation_accuracy[-1]:.1%}"
+        self.bar.set_postfix(self.shown)
+        names = ("train_loss", "validation_loss", "validation_accuracy")
+        values = {"epoch": len(history.seconds), **{name: getattr(history, name)[-1] for name in names}}
+        self.tell(len(history.batch_loss) - 1, values)
+
+    def tell(self, step: int, values: dict[str, float]) -> None:
+        if self.tracker is None:
+            return
+        try:
+            self.tracker(step, values)
+        except Exception as error:  # a plot is never worth a training
+            self.tracker = None
+            warnings.warn(f"the tracker failed ({error!r}): training goes on without it", stacklevel=4)
