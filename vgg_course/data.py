@@ -261,7 +261,7 @@ def _image_folder(folder: Path, classes: tuple[str, ...], cache: Path, verbose: 
     fingerprint = hashlib.sha256(str(folder.resolve()).encode())
     for path, _ in files["train"] + files["test"]:
         status = os.stat(path)
-        fingerprint.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+        fingerprint.update(f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}\n".encode())
     cached = cache / f"{folder.name}-{fingerprint.hexdigest()[:16]}.npz"
     try:
         with np.load(cached) as arrays:
@@ -319,7 +319,7 @@ def _save_cache(file: Path, arrays: dict[str, np.ndarray]) -> None:
         with open(temporary, "wb") as stream:
             np.savez(stream, **arrays)
         os.replace(temporary, file)
-        for old in file.parent.glob(f"{file.name[:-20]}*.npz"):
+        for old in file.parent.glob(f"{file.stem[:-16]}{16 * '?'}.npz"):
             if old != file:
                 old.unlink()
     except OSError as error:  # the images are in memory all the same

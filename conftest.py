@@ -1,0 +1,6 @@
+"""What every test run needs: the offline digits, unless VGG_COURSE_DATASET asks for something else."""
+
+import os
+
+os.environ.setdefault("VGG_COURSE_DATASET", "digits")
+os.environ.setdefault("MPLBACKEND", "agg")  # for the tests; the notebooks' kernels set their own

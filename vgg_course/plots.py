@@ -1,0 +1,169 @@
+"""The pictures of the course. Each function takes tensors or arrays and returns a matplotlib ``Figure``.
+
+End a notebook cell with ``plt.show()``, or keep the figure: ``figure.savefig("name.png")``. The colours are those of
+Okabe and Ito (2008), which colour-blind readers can tell apart; where colour carries a meaning, a sign does as well.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, PINK, SKY, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
+COLORS = (BLUE, ORANGE, GREEN, PINK, SKY, RED)
+WIDTH = 7.0  # inches; at 100 dots an inch, a figure reads well in a column of 700 pixels
+
+Array = torch.Tensor | np.ndarray
+
+
+def to_pixels(images: Array, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> np.ndarray:
+    """Images ``(N, 3, H, W)`` as uint8 ``(N, H, W, 3)``, ready to be drawn.
+
+    uint8 images and floats from 0 to 1 are taken as they are, whether ``mean`` and ``std`` are given or not. Only
+    other floats count as normalised, and ``mean`` and ``std`` (one number a channel) undo it, so nothing is
+    un-normalised twice. Raises ``ValueError`` for other shapes, and for normalised images without ``mean`` and ``std``.
+    """
+    array = images.detach().cpu().float().numpy() if _is_float(images) else np.asarray(images)
+    if array.ndim != 4 or array.shape[1] != 3:
+        hint = "; a single image needs image[None]" if array.ndim == 3 else ""
+        raise ValueError(f"images must have the shape (N, 3, H, W), not {array.shape}{hint}")
+    array = array.transpose(0, 2, 3, 1)
+    if array.dtype == np.uint8:
+        return array
+    if array.min() < 0 or array.max() > 1:
+        if mean is None or std is None:
+            raise ValueError(
+                f"float images from {array.min():.2f} to {array.max():.2f} look normalised: "
+                "give mean and std of the data set, or draw its uint8 images"
+            )
+        array = array * np.asarray(std) + np.asarray(mean)
+    return np.round(255 * array.clip(0, 1)).astype(np.uint8)
+
+
+def _is_float(images: Array) -> bool:
+    return isinstance(images, torch.Tensor) and images.is_floating_point()
+
+
+def image_grid(
+    images: Array,
+    classes: Sequence[str] | None = None,
+    labels: Array | None = None,
+    predicted: Array | None = None,
+    confidence: Array | None = None,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    columns: int = 8,
+) -> Figure:
+    """Draw images ``(N, 3, H, W)`` with the names of their classes below.
+
+    With ``labels`` and ``predicted`` ``(N,)``, a right prediction has a blue name behind a tick, a wrong one an
+    orange-red name behind a cross, a frame and the true name in brackets. ``confidence`` ``(N,)``, 0 to 1, is added
+    as a percentage. ``mean`` and ``std``: see :func:`to_pixels`.
+    """
+    pixels = to_pixels(images, mean, std)
+    captions = [_caption(i, classes, labels, predicted, confidence) for i in range(len(pixels))]
+    lines = [line for caption, _ in captions for line in caption.split("\n")]
+    tall = max((caption.count("\n") + 1 for caption, _ in captions if caption), default=0)
+    columns = max(1, min(columns, len(pixels)))
+    rows, cell = math.ceil(len(pixels) / columns), WIDTH / columns
+    size = min(9.0, 72 * cell / (0.62 * max(map(len, lines), default=1) + 0.1))  # so that the longest line fits
+    height = cell + (1.4 * size * tall + 6) / 72
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, rows * height), squeeze=False, layout="constrained")
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    for axis, image, (caption, right) in zip(axes.flat, pixels, captions, strict=False):
+        axis.imshow(image)
+        axis.set_xlabel(caption, fontsize=size, color={True: BLUE, False: RED, None: "black"}[right])
+        if right is False:
+            axis.spines[:].set(visible=True, color=RED, linewidth=2)
+    return figure
+
+
+def _caption(i: int, classes, labels, predicted, confidence) -> tuple[str, bool | None]:
+    """The words below image ``i``, and whether its prediction is right (None: nothing to compare)."""
+    true, guess = (None if v is None else _name(v[i], classes) for v in (labels, predicted))
+    percent = "" if confidence is None else f"{float(confidence[i]):.0%}"
+    if guess is None or true is None:
+        return " ".join(filter(None, (guess or true, percent))), None
+    if guess == true:
+        return f"✓ {guess}\n{percent}".strip(), True
+    return f"✗ {guess}\n{percent} ({true})".replace("\n (", "\n("), False
+
+
+def _name(label: object, classes: Sequence[str] | None) -> str:
+    return str(int(label)) if classes is None else str(classes[int(label)])
+
+
+def curves(runs: Mapping[str, object] | object) -> Figure:
+    """Loss, accuracy and learning rate of one run, or of several by name: ``{"lecture": history, ...}``.
+
+    A run is a ``History`` or the dictionary that ``dataclasses.asdict`` makes of it.
+    """
+    runs = runs if isinstance(runs, Mapping) and "batch_loss" not in runs else {"": runs}
+    figure, (loss, score, rate) = plt.subplots(3, 1, figsize=(WIDTH, 7.2), layout="constrained", sharex=True)
+    for (name, run), color in zip(runs.items(), COLORS * len(runs), strict=False):
+        get = run.__getitem__ if isinstance(run, Mapping) else run.__getattribute__
+        batch_loss, epochs = np.asarray(get("batch_loss")), len(get("train_loss"))
+        per_epoch = len(batch_loss) / max(1, epochs)
+        position = (np.arange(len(batch_loss)) + 1) / per_epoch
+        ends, label = np.arange(1, epochs + 1), f"{name}: " if name else ""
+        loss.plot(position, batch_loss, color=color, alpha=0.35, linewidth=0.8)
+        loss.plot(ends, get("train_loss"), "o-", color=color, markersize=4, label=f"{label}training")
+        loss.plot(ends, get("validation_loss"), "s--", color=color, markersize=4, label=f"{label}validation")
+        score.plot(ends, 100 * np.asarray(get("validation_accuracy")), "s--", color=color, markersize=4, label=name)
+        rate.plot(position, get("batch_learning_rate"), color=color, label=name)
+    loss.set(ylabel="loss (nats)", title="Loss: each batch (pale), mean of each epoch (marks)")
+    score.set(ylabel="accuracy (%)", title="Accuracy on the validation images")
+    rate.set(ylabel="learning rate", xlabel="epoch", title="Learning rate")
+    for axis in (loss, score, rate):
+        axis.grid(alpha=0.3)
+        if axis.get_legend_handles_labels()[1]:
+            axis.legend(fontsize=8)
+    return figure
+
+
+def confusion(matrix: Array, classes: Sequence[str]) -> Figure:
+    """Draw a confusion matrix ``(C, C)`` of counts, row = true class; each cell in percent of its row."""
+    counts = np.asarray(matrix)
+    if counts.shape != (len(classes), len(classes)):
+        raise ValueError(f"{len(classes)} classes need a matrix {(len(classes),) * 2}, not {counts.shape}")
+    percent = 100 * counts / np.maximum(1, counts.sum(1, keepdims=True))
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.86 * WIDTH), layout="constrained")
+    picture = axis.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    for row, column in np.ndindex(*percent.shape):
+        if percent[row, column] >= 0.5:
+            color = "white" if percent[row, column] > 55 else "black"
+            axis.text(column, row, f"{percent[row, column]:.0f}", ha="center", va="center", color=color, fontsize=9)
+    axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+    axis.set_yticks(range(len(classes)), classes)
+    axis.set(xlabel="predicted", ylabel="true")
+    figure.colorbar(picture, label="% of the true class", shrink=0.85)
+    return figure
+
+
+def filters(weight: Array) -> Figure:
+    """Draw the filters ``(C_out, 3, kH, kW)`` of a first convolution as colour images; grey is a weight of 0."""
+    array = weight.detach().cpu().float().numpy() if isinstance(weight, torch.Tensor) else np.asarray(weight)
+    if array.ndim != 4 or array.shape[1] != 3:
+        raise ValueError(f"filters of a first layer have the shape (C_out, 3, kH, kW), not {array.shape}")
+    largest = np.abs(array).max(axis=(1, 2, 3), keepdims=True)
+    return image_grid(0.5 + 0.5 * array / np.maximum(largest, 1e-12), columns=12)
+
+
+def feature_maps(maps: Array, columns: int = 8) -> Figure:
+    """Draw the feature maps ``(C, H, W)`` of one image, each on a scale of its own from dark (low) to bright (high)."""
+    array = maps.detach().cpu().float().numpy() if isinstance(maps, torch.Tensor) else np.asarray(maps)
+    if array.ndim != 3:
+        raise ValueError(f"feature maps of one image have the shape (C, H, W), not {array.shape}")
+    rows, cell = math.ceil(len(array) / columns), WIDTH / columns
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, rows * cell), squeeze=False, layout="constrained")
+    for i, axis in enumerate(axes.flat):
+        axis.set_axis_off()
+        if i < len(array):
+            axis.imshow(array[i], cmap="cividis")
+    return figure
