@@ -117,6 +117,16 @@ LECTURE = Recipe(
     epochs=50, batch_size=512, lr=0.005, schedule="step", precision="fp32", channels_last=False, seed=777
 )  # fmt: skip
 
+# Ours: QUICK for something to look at within the minute, FAST for a good network within a few. A high learning rate
+# that rises and then falls to 0, large updates smoothed by Nesterov momentum, and images that never repeat exactly.
+QUICK = Recipe(
+    epochs=2, batch_size=250, lr=0.2, nesterov=True, weight_decay=5e-4, schedule="one_cycle", label_smoothing=0.1
+)  # fmt: skip
+FAST = Recipe(
+    epochs=8, batch_size=250, lr=0.2, nesterov=True, weight_decay=5e-4, schedule="one_cycle", label_smoothing=0.1,
+    augmentation=True,
+)  # fmt: skip
+
 
 @dataclass
 class History:

@@ -1,0 +1,44 @@
+# `make` alone prints what there is. On Windows without make: the plain commands stand in the README.
+PYTHON ?= python3
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+RECIPE ?= quick
+DATASET ?= cifar10
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test lint notebooks train visdom bench clean lab-environment test-environment
+
+help:  ## print this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+lab-environment:
+	@$(PYTHON) tools/environment.py lab
+
+test-environment: lab-environment
+	@$(PYTHON) tools/environment.py test
+
+lab: lab-environment  ## open the notebooks in JupyterLab (makes .venv first)
+	@$(BIN)/python tools/lab.py
+
+test: test-environment lint  ## check everything: style, tests, all notebooks
+	$(BIN)/python -m pytest --cov=vgg_course --cov-report=term --cov-fail-under=95
+	$(BIN)/python -m pytest --nbval notebooks/
+
+lint: test-environment  ## check the style of the code, notebooks included
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+notebooks: test-environment  ## run all notebooks on CIFAR-10 and store their outputs
+	cd notebooks && VGG_COURSE_DATASET=cifar10 ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+	  --ExecutePreprocessor.record_timing=False *.ipynb
+
+train: lab-environment  ## train a named run and record it: make train RECIPE=fast DATASET=cifar10
+	$(BIN)/python -m vgg_course.runs $(RECIPE) --dataset $(DATASET)
+
+visdom: lab-environment  ## start a visdom server for all notebooks at http://localhost:8097
+	$(BIN)/python -m vgg_course.visdom_server
+
+bench: test-environment  ## print the benchmarks
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+clean:  ## remove the environment and what tools left behind, not the data
+	rm -rf .venv .pytest_cache .ruff_cache .coverage

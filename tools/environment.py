@@ -1,0 +1,112 @@
+"""Make the environment in .venv: `python tools/environment.py lab` or `... test`. Standard library only.
+
+What can go wrong on a fresh machine (an old Python, no venv module, no network, a full disk) is said in one line.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+LOG = VENV / "install.log"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+NOISE = ("Requirement already satisfied", "WARNING: Retrying", "WARNING: Running pip as", "[notice]")
+# what pip prints, and what it means
+CAUSES = {
+    "No space left on device": "the disk is full: the environment needs 7 GB with a CUDA build of PyTorch, 2 without",
+    "Errno 28": "the disk is full: the environment needs 7 GB with a CUDA build of PyTorch, 2 without",
+    "Permission denied": f"{VENV} cannot be written to: change its owner, or delete it and try again",
+    "Failed to establish a new connection": "no package index can be reached: get a network, or set PIP_INDEX_URL",
+    "Could not find a version": "the package index has no fitting package for this Python",
+    "ProxyError": "the proxy refuses: check HTTPS_PROXY",
+    "ReadTimeoutError": "the package index is too slow or the network broke off: try again",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make or update the environment in .venv.")
+    parser.add_argument("kind", choices=["lab", "test"], help="lab: for the notebooks; test: for the tests as well")
+    kind = parser.parse_args().kind
+    stamp = VENV / f".{kind}-installed"
+    if stamp.exists() and stamp.stat().st_mtime > (ROOT / "pyproject.toml").stat().st_mtime:
+        return
+    if sys.version_info < (3, 11):  # noqa: UP036 (this file runs before any package is installed)
+        stop(f"Python {sys.version.split()[0]} is too old: install 3.11 or newer, then make PYTHON=python3.11 {kind}")
+    try:
+        make_venv()
+        install(kind)
+        if kind == "test":
+            get_chromium()
+        stamp.touch()
+    except OSError as error:
+        stop("the disk is full" if error.errno == 28 else str(error))
+    except KeyboardInterrupt:
+        stop("stopped by hand; the same command goes on from here")
+
+
+def stop(message: str) -> None:
+    raise SystemExit(f"{Path(__file__).stem}: {message}")
+
+
+def make_venv() -> None:
+    if PYTHON.exists():
+        return
+    print(f"making {VENV.name} with Python {sys.version.split()[0]}", flush=True)
+    made = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True, text=True)
+    if made.returncode:
+        shutil.rmtree(VENV, ignore_errors=True)
+        if "ensurepip" in made.stdout + made.stderr or "No module named venv" in made.stderr:
+            stop("this Python has no venv module: apt-get install python3-venv (Debian, Ubuntu), then try again")
+        stop(explain(made.stdout + made.stderr) or (made.stdout + made.stderr).strip().splitlines()[-1])
+
+
+def install(kind: str) -> None:
+    print("installing (some minutes the first time; PyTorch is the largest part)", flush=True)
+    if sys.version_info < (3, 12):
+        # pip takes visdom 0.2.4 here, whose build wants pkg_resources, which newer versions of setuptools left out.
+        pip("install", "setuptools<81", "wheel")
+        pip("install", "--no-build-isolation", "visdom>=0.2.4")
+    pip("install", "--editable", f"{ROOT}[lab]" if kind == "lab" else f"{ROOT}[lab,test]")
+    # The scripts of visdom's page, for the times without a network. Without them plots are drawn in the notebook.
+    subprocess.run([PYTHON, "-m", "vgg_course.visdom_server", "--assets"], cwd=ROOT, check=False)
+
+
+def pip(*arguments: str) -> None:
+    command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", *arguments]
+    with open(LOG, "a", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            log.write(line)
+            if line.startswith(("Collecting", "Downloading", "  Downloading", "Installing", "Successfully")):
+                print("  " + line.strip()[:110], flush=True)
+    if process.wait():
+        errors = [line.strip() for line in lines if line.startswith("ERROR")] or [lines[-1].strip() if lines else ""]
+        stop(f"{explain(''.join(lines)) or errors[-1]} (all that pip said: {LOG})")
+
+
+def explain(output: str) -> str | None:
+    return next((meaning for sign, meaning in CAUSES.items() if sign in output), None)
+
+
+def get_chromium() -> None:
+    """For the tests that open a real browser: the system's, or Debian's package, or Playwright's own build."""
+    if any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")):
+        return
+    ways = [[str(PYTHON), "-m", "playwright", "install", "chromium"]]
+    if shutil.which("apt-get") and os.geteuid() == 0:
+        ways.insert(0, ["sh", "-c", "apt-get update && apt-get install --yes --no-install-recommends chromium"])
+    for way in ways:
+        print("getting Chromium for the browser tests: " + " ".join(way[-3:]), flush=True)
+        if subprocess.run(way, capture_output=True).returncode == 0:
+            return
+    print("Chromium cannot be had here: the browser tests will be skipped. Install Chrome or Chromium to run them.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""Open JupyterLab in notebooks/, with the arguments that this machine needs. More arguments are passed on."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+command = [sys.executable, "-m", "jupyterlab", str(Path(__file__).resolve().parent.parent / "notebooks")]
+command += ["--ip", "localhost"]  # the live plots under the cells need the same host name as the page
+if hasattr(os, "geteuid") and os.geteuid() == 0:
+    command.append("--allow-root")  # a container: JupyterLab refuses to run as root otherwise
+if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    command.append("--no-browser")  # no screen here: JupyterLab prints its address instead
+    print("No screen here: open the address that JupyterLab prints below.", flush=True)
+try:
+    raise SystemExit(subprocess.call(command + sys.argv[1:]))
+except KeyboardInterrupt:
+    raise SystemExit(0) from None

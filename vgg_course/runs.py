@@ -1,0 +1,157 @@
+"""Named runs: what to train with which recipe, and what such runs left behind (records and weights).
+
+A record is a small JSON file in ``data/runs/`` that says what was trained, on what, where, with which command, and
+how it went. ``python -m vgg_course.runs quick`` trains one and writes its record: the figures in the notebooks come
+from these files.
+"""
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from vgg_course.data import load_dataset
+from vgg_course.evaluation import accuracy, predict
+from vgg_course.training import FAST, LECTURE, QUICK, History, Recipe, Tracker, fit
+from vgg_course.vgg import VGG, cfg, make_layers
+
+PACKAGE = Path(__file__).parent
+CHECKOUT_RECORDS = PACKAGE.parent / "data" / "runs"
+RECORDS = CHECKOUT_RECORDS if CHECKOUT_RECORDS.is_dir() else PACKAGE / "runs"  # the latter in an installed package
+WEIGHTS = PACKAGE / "weights"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A network and the recipe that trains it; ``head`` are keyword arguments of :class:`VGG`."""
+
+    recipe: Recipe
+    cfg: Sequence[int | str]
+    batch_norm: bool = True
+    head: dict = field(default_factory=lambda: {"global_pool": True, "hidden": ()})
+
+    def build(self, num_classes: int = 10) -> VGG:
+        """The network with fresh weights; the same ones for the same seed of the recipe."""
+        torch.manual_seed(self.recipe.seed)
+        return VGG(make_layers(self.cfg, batch_norm=self.batch_norm), num_classes=num_classes, **self.head)
+
+
+RUNS = {
+    "lecture": Run(LECTURE, cfg["cifar10"], False, {"input_size": 32}),
+    "lecture_per_batch": Run(replace(LECTURE, schedule="step_per_batch"), cfg["cifar10"], False, {"input_size": 32}),
+    "quick": Run(QUICK, cfg["quick"]),
+    "fast": Run(FAST, cfg["fast"]),
+}
+
+
+def load_record(name: str) -> dict:
+    """The record of a run, as :func:`train` makes it. Raises ``FileNotFoundError`` with the names there are."""
+    file = RECORDS / f"{name}.json"
+    if not file.exists():
+        known = ", ".join(sorted(path.stem for path in RECORDS.glob("*.json")))
+        raise FileNotFoundError(f"there is no record {file.name}; there are: {known}")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def load_trained(name: str = "fast") -> VGG:
+    """A network of ours with its trained weights, in ``eval()`` mode; ``vgg_course/weights/README.md`` describes them.
+
+    Raises ``FileNotFoundError`` with the names there are.
+    """
+    file = WEIGHTS / f"{name}.pt"
+    if not file.exists():
+        known = ", ".join(sorted(path.stem for path in WEIGHTS.glob("*.pt")))
+        raise FileNotFoundError(f"there are no weights {file.name}; there are: {known}")
+    saved = torch.load(file, map_location="cpu", weights_only=True)
+    model = VGG(make_layers(saved["cfg"], batch_norm=saved["batch_norm"]), saved["num_classes"], **saved["head"])
+    model.load_state_dict(saved["state_dict"])  # stored as float16, computed with as float32
+    return model.eval()
+
+
+def save_weights(model: VGG, run: Run, file: Path) -> None:
+    """Write the weights in half precision, with all that is needed to build the network again."""
+    state = {k: v.half() if v.is_floating_point() else v for k, v in model.cpu().state_dict().items()}
+    saved = {"cfg": list(run.cfg), "batch_norm": run.batch_norm, "head": dict(run.head), "state_dict": state}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({**saved, "num_classes": model.classifier[-1].out_features}, file)
+
+
+def train(name: str, dataset: str = "cifar10", tracker: Tracker | None = None, **changes) -> tuple[VGG, dict]:
+    """Train a named run, its recipe with ``changes``; returns the network and the record of the run."""
+    if name not in RUNS:
+        raise ValueError(f"there is no run {name!r}: choose one of {', '.join(RUNS)}")
+    data = load_dataset(dataset)
+    run = replace(RUNS[name], recipe=replace(RUNS[name].recipe, **changes))
+    model = run.build(len(data.classes))
+    started = time.perf_counter()
+    history = fit(model, data, run.recipe, tracker)
+    seconds = time.perf_counter() - started
+    test_accuracy = accuracy(predict(model, data.test), data.test.labels)
+    return model, {
+        "name": name,
+        "dataset": data.name,
+        "cfg": list(run.cfg),
+        "recipe": asdict(run.recipe),
+        "precision": run.recipe.resolve_precision(),
+        "seed": run.recipe.seed,
+        "seconds": round(seconds, 1),
+        "test_accuracy": round(test_accuracy, 4),
+        "machine": f"{_processor()}, {torch.get_num_threads()} threads, {run.recipe.resolve_device().type}",
+        "torch": torch.__version__,
+        "history": _rounded(history),
+    }
+
+
+def _processor() -> str:
+    """The name of the processor, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _rounded(history: History) -> dict:
+    return {
+        name: [float(f"{value:.4g}") for value in values] if isinstance(values, list) else values
+        for name, values in asdict(history).items()
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train a named run from the shell; Ctrl-C ends it early, and then nothing is written."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vgg_course.runs", description="Train a named run, write its record."
+    )
+    parser.add_argument("name", choices=list(RUNS))
+    parser.add_argument("--dataset", default="cifar10", choices=["auto", "cifar10", "digits"])
+    parser.add_argument("--epochs", type=int, help="fewer or more epochs than the recipe has")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--record", type=Path, help="where to write the record (default: data/runs/NAME.json)")
+    parser.add_argument("--weights", type=Path, help="where to write the weights, in half precision (default: nowhere)")
+    options = parser.parse_args(arguments)
+    changes = {k: getattr(options, k) for k in ("epochs", "seed") if getattr(options, k) is not None}
+    try:
+        model, record = train(options.name, options.dataset, **changes)
+    except (ValueError, OSError, FloatingPointError) as error:
+        parser.exit(1, f"{error}\n")
+    print(f"test accuracy {record['test_accuracy']:.2%} after {record['seconds']:.0f} s")
+    if record["history"]["interrupted"]:
+        parser.exit(1, "stopped by hand: no record, no weights\n")
+    words = [f"--{k} {v}" for k, v in {"dataset": options.dataset, **changes}.items()]
+    record["command"] = " ".join(["python -m vgg_course.runs", options.name, *words])
+    file = options.record or RECORDS / f"{options.name}.json"
+    file.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    print(f"record: {file}")
+    if options.weights:
+        save_weights(model, RUNS[options.name], options.weights)
+        print(f"weights: {options.weights}")
+
+
+if __name__ == "__main__":
+    main()
