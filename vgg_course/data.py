@@ -13,7 +13,7 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -323,5 +323,6 @@ def _save_cache(file: Path, arrays: dict[str, np.ndarray]) -> None:
             if old != file:
                 old.unlink()
     except OSError as error:  # the images are in memory all the same
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         print(f"the decoded images could not be kept in {file.parent} ({_one_line(error)}): next time is slow again")

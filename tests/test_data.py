@@ -1,0 +1,360 @@
+"""Splits, batches and augmentation against values worked out by hand; every way in which files can be wrong."""
+
+import hashlib
+import io
+import os
+import pickle
+import shutil
+import socket
+import stat
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import CIFAR10
+
+from vgg_course import data
+from vgg_course.data import CIFAR10_CLASSES, Images, batches, load_dataset
+
+
+def sample(count: int = 10, side: int = 32) -> Images:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    return Images(images, torch.arange(count) % 3, ("a", "b", "c"), "sample", (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+
+
+@pytest.fixture(scope="module")
+def image_folder(tmp_path_factory):
+    """A tiny CIFAR-10 as class folders: 1,000 training images (for 5,000 the split would need more), 10 for testing."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 60), ("test", 1)):
+        for label, name in enumerate(CIFAR10_CLASSES):
+            (root / "cifar10" / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                pixels[0, 0] = label, i, 0
+                Image.fromarray(pixels).save(root / "cifar10" / split / name / f"{10 * i + label:05d}.png")
+    return root
+
+
+@pytest.fixture
+def folder(image_folder, tmp_path, monkeypatch):
+    split = data._split
+    monkeypatch.setattr(data, "_split", lambda *a: split(*a[:3], 100, *a[4:]))  # validation: 100 images, not 5,000
+    shutil.copytree(image_folder / "cifar10", tmp_path / "cifar10")
+    return tmp_path
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
+
+
+class TestDigits:
+    def test_splits(self):
+        digits = load_dataset("digits", verbose=False)
+        assert [len(s) for s in (digits.train, digits.validation, digits.test)] == [1257, 180, 360]
+        assert digits.train.images.dtype == torch.uint8
+        assert digits.train.images.shape[1:] == (3, 32, 32)
+        assert digits.train.labels.dtype == torch.int64
+        assert digits.validation.labels.bincount().tolist() == 10 * [18]
+        assert digits.classes[3] == "three"
+
+    def test_the_same_each_time(self):
+        one, two = (load_dataset("digits", verbose=False) for _ in range(2))
+        assert torch.equal(one.validation.images, two.validation.images)
+
+    def test_normalised_with_its_own_statistics(self):
+        digits = load_dataset("digits", verbose=False)
+        everything = torch.cat([digits.train.images, digits.validation.images])
+        normal = digits.train.normalize(everything).transpose(0, 1).flatten(1).double()
+        assert normal.mean(1).abs().max() < 1e-4
+        assert (normal.std(1) - 1).abs().max() < 1e-4
+
+
+class TestChoice:
+    def test_one_line_says_which(self, capsys):
+        load_dataset("digits")
+        assert capsys.readouterr().out.splitlines() == [
+            "digits: 1,257 training, 180 validation, 360 test images (for CIFAR-10: load_dataset('cifar10'))"
+        ]
+
+    def test_auto_takes_the_variable(self, monkeypatch):
+        monkeypatch.setenv("VGG_COURSE_DATASET", "digits")
+        assert load_dataset("auto", verbose=False).name == "digits"
+
+    def test_auto_falls_back_in_one_line(self, monkeypatch, capsys, tmp_path, no_network):
+        monkeypatch.delenv("VGG_COURSE_DATASET")
+        assert load_dataset("auto", tmp_path / "new").name == "digits"
+        assert "no CIFAR-10: http://127.0.0.1:9/" in capsys.readouterr().out
+        assert not (tmp_path / "new").exists()
+
+    def test_by_name_never_falls_back(self, monkeypatch, tmp_path, no_network):
+        with pytest.raises(ConnectionError, match="cannot be had.*cifar10/train/<class>") as error:
+            load_dataset("cifar10", tmp_path / "new")
+        assert "\n" not in str(error.value)
+        monkeypatch.setenv("VGG_COURSE_DATASET", "cifar10")
+        with pytest.raises(ConnectionError):
+            load_dataset("auto", tmp_path / "new")
+
+    def test_auto_takes_the_image_folder(self, monkeypatch, folder):
+        monkeypatch.delenv("VGG_COURSE_DATASET")
+        assert load_dataset("auto", folder, verbose=False).name == "cifar10"
+
+    def test_unknown_names(self, monkeypatch):
+        with pytest.raises(ValueError, match="'mnist'.*'auto', 'cifar10' or 'digits'"):
+            load_dataset("mnist")
+        monkeypatch.setenv("VGG_COURSE_DATASET", "CIFAR")
+        with pytest.raises(ValueError, match="VGG_COURSE_DATASET is 'CIFAR'"):
+            load_dataset("auto")
+
+    def test_root_one_level_up(self, folder, monkeypatch):
+        (folder / "notebooks").mkdir()
+        monkeypatch.chdir(folder / "notebooks")
+        shutil.move(folder / "cifar10", folder / "data" / "cifar10")
+        assert load_dataset("cifar10", verbose=False).name == "cifar10"
+
+    def test_root_is_a_file(self, tmp_path):
+        (tmp_path / "data").touch()
+        with pytest.raises(NotADirectoryError, match="is a file"):
+            load_dataset("cifar10", tmp_path / "data")
+
+    def test_a_server_that_says_nothing(self, tmp_path, monkeypatch):
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{silent.getsockname()[1]}/x")
+            timeout = data._socket_timeout
+            monkeypatch.setattr(data, "_socket_timeout", lambda seconds: timeout(0.2))
+            with pytest.raises(ConnectionError, match="timed out"):
+                load_dataset("cifar10", tmp_path)
+        assert socket.getdefaulttimeout() is None
+
+    def test_a_proxy_that_answers_html(self, tmp_path, monkeypatch):
+        class LogInFirst(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html")
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(b"<html>Log in first</html>")
+
+            do_HEAD = do_GET
+            log_message = staticmethod(lambda *_: None)
+
+        with HTTPServer(("127.0.0.1", 0), LogInFirst) as proxy:
+            threading.Thread(target=proxy.serve_forever, daemon=True).start()
+            monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{proxy.server_port}/x.tar.gz")
+            with pytest.raises(ConnectionError, match=r"cannot be had \(File not found or corrupted"):
+                load_dataset("cifar10", tmp_path, verbose=False)
+            proxy.shutdown()
+
+    def test_a_folder_that_may_not_be_written(self, tmp_path, monkeypatch):
+        (tmp_path / "file").touch()
+        monkeypatch.setattr(data.urllib.request, "urlopen", lambda url: io.BytesIO())
+        with pytest.raises(OSError, match="cannot write to the data folder .*file/data"):
+            data._download_cifar10(tmp_path / "file" / "data", verbose=False)
+
+
+class TestTorchvisionFolder:
+    @pytest.fixture
+    def batches_py(self, tmp_path, monkeypatch):
+        """torchvision's own format with 20 images a file, and the hashes that torchvision checks."""
+        folder = tmp_path / CIFAR10.base_folder
+        folder.mkdir()
+
+        def write(name: str, content: dict) -> list:
+            (folder / name).write_bytes(pickle.dumps(content))
+            return [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
+
+        rng = np.random.default_rng(0)
+        names = [[name for name, _ in files] for files in (CIFAR10.train_list, CIFAR10.test_list)]
+        lists = [
+            [
+                write(n, {"data": rng.integers(0, 256, (40, 3072), dtype=np.uint8), "labels": 4 * list(range(10))})
+                for n in ns
+            ]
+            for ns in names
+        ]
+        meta = write("batches.meta", {"label_names": list(CIFAR10_CLASSES)})
+        monkeypatch.setattr(CIFAR10, "train_list", lists[0])
+        monkeypatch.setattr(CIFAR10, "test_list", lists[1])
+        monkeypatch.setattr(CIFAR10, "meta", {"filename": meta[0], "key": "label_names", "md5": meta[1]})
+        split = data._split
+        monkeypatch.setattr(data, "_split", lambda *a: split(*a[:3], 50, *a[4:]))
+        return tmp_path
+
+    def test_it_is_read(self, batches_py):
+        dataset = load_dataset("cifar10", batches_py, verbose=False)
+        assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [150, 50, 40]
+        image, label = CIFAR10(batches_py, train=False)[7]
+        assert torch.equal(dataset.test.images[7], torch.from_numpy(np.array(image)).permute(2, 0, 1))
+        assert dataset.test.labels[7] == label
+
+    def test_a_wrong_hash_is_refused(self, batches_py):
+        file = batches_py / CIFAR10.base_folder / "data_batch_3"
+        file.write_bytes(file.read_bytes() + b"x")
+        with pytest.raises(OSError, match="cifar-10-batches-py is damaged: delete it"):
+            load_dataset("cifar10", batches_py)
+
+
+class TestImageFolder:
+    def test_pixels_labels_and_order(self, folder):
+        dataset = load_dataset("cifar10", folder, verbose=False)
+        assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [500, 100, 10]
+        assert dataset.validation.labels.bincount().tolist() == 10 * [10]
+        assert dataset.test.labels.tolist() == list(range(10))  # by the number in the file name
+        for split in (dataset.train, dataset.validation):
+            assert torch.equal(split.images[:, 0, 0, 0].long(), split.labels)
+            position = 10 * split.images[:, 1, 0, 0].long() + split.labels
+            assert torch.equal(position, position.sort()[0])
+
+    def test_the_cache_is_used_and_renewed(self, folder, monkeypatch):
+        first = load_dataset("cifar10", folder, verbose=False)
+        decode = data._decode
+        monkeypatch.setattr(data, "_decode", lambda path: pytest.fail("decoded again"))
+        assert torch.equal(load_dataset("cifar10", folder, verbose=False).train.images, first.train.images)
+        monkeypatch.setattr(data, "_decode", decode)
+        file = next((folder / "cifar10" / "test" / "frog").iterdir())
+        Image.new("RGB", (32, 32)).save(file)
+        assert not load_dataset("cifar10", folder, verbose=False).test.images[6].any()
+        assert len(list((folder / "cache").iterdir())) == 1  # the old one is gone
+
+    def test_a_damaged_cache_is_replaced(self, folder, capsys):
+        first = load_dataset("cifar10", folder, verbose=False)
+        file = next((folder / "cache").iterdir())
+        for damage in (file.read_bytes()[:5000], b"", b"text"):
+            file.write_bytes(damage)
+            assert torch.equal(load_dataset("cifar10", folder, verbose=False).test.images, first.test.images)
+
+    def test_a_cache_that_cannot_be_written(self, folder, capsys):
+        (folder / "cache").touch()  # a file where the folder should be
+        load_dataset("cifar10", folder, verbose=False)
+        assert "could not be kept" in capsys.readouterr().out
+        assert not list(folder.glob("**/*.tmp"))
+
+    def test_a_missing_class(self, folder):
+        shutil.rmtree(folder / "cifar10" / "train" / "frog")
+        with pytest.raises(FileNotFoundError, match=r"train.frog is missing"):
+            load_dataset("cifar10", folder)
+
+    def test_a_class_without_images(self, folder):
+        for file in (folder / "cifar10" / "test" / "dog").iterdir():
+            file.rename(file.with_suffix(".txt"))
+        with pytest.raises(FileNotFoundError, match=r"test.dog holds no images"):
+            load_dataset("cifar10", folder)
+
+    def test_a_folder_without_images(self, tmp_path):
+        (tmp_path / "cifar10").mkdir()
+        with pytest.raises(FileNotFoundError, match=r"train.airplane is missing"):
+            load_dataset("cifar10", tmp_path)
+
+    @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", "half"])
+    def test_a_broken_image(self, folder, content):
+        file = folder / "cifar10" / "train" / "cat" / "00003.png"
+        file.write_bytes(file.read_bytes()[:1000] if content == "half" else content)
+        with pytest.raises(ValueError, match=r"00003.png is no readable image: delete it") as error:
+            load_dataset("cifar10", folder, verbose=False)
+        assert "\n" not in str(error.value)
+
+    def test_a_broken_jpeg(self, folder):
+        file = folder / "cifar10" / "train" / "cat" / "00003.jpg"
+        Image.new("RGB", (32, 32)).save(file)
+        file.write_bytes(file.read_bytes()[:200])
+        with pytest.raises(ValueError, match=r"00003.jpg is no readable image"):
+            load_dataset("cifar10", folder, verbose=False)
+
+    def test_an_image_of_another_size(self, folder):
+        Image.new("RGB", (40, 32)).save(folder / "cifar10" / "train" / "cat" / "00003.png")
+        with pytest.raises(ValueError, match="has 40x32 pixels"):
+            load_dataset("cifar10", folder, verbose=False)
+
+    @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root and Windows may read everything")
+    def test_an_image_that_may_not_be_read(self, folder):
+        file = folder / "cifar10" / "train" / "cat" / "00003.png"
+        file.chmod(stat.S_IWUSR)
+        with pytest.raises(PermissionError, match="may not be read"):
+            load_dataset("cifar10", folder, verbose=False)
+
+    def test_grey_images_become_coloured(self, folder):
+        Image.new("L", (32, 32), 7).save(folder / "cifar10" / "test" / "cat" / "00003.png")
+        assert (load_dataset("cifar10", folder, verbose=False).test.images[3] == 7).all()
+
+
+class TestBatches:
+    def test_in_order(self):
+        split = sample(10)
+        chunks = list(batches(split, 4))
+        assert [len(labels) for _, labels in chunks] == [4, 4, 2]
+        images = torch.cat([images for images, _ in chunks])
+        expected = (split.images.float() / 255 - torch.tensor(split.mean)[:, None, None]) / torch.tensor(split.std)[
+            :, None, None
+        ]
+        assert torch.allclose(images, expected, atol=1e-5)
+        assert torch.equal(torch.cat([labels for _, labels in chunks]), split.labels)
+        assert images.dtype == torch.float32
+
+    @pytest.mark.parametrize("augment", [False, True])
+    def test_channels_last(self, augment):
+        images, _ = next(batches(sample(), 8, shuffle=True, augment=augment))
+        assert images.is_contiguous(memory_format=torch.channels_last)
+
+    def test_every_image_once(self):
+        split = sample(10)
+        seen = torch.cat([images for images, _ in batches(split, 3, shuffle=True, seed=5)])
+        everything = split.normalize(split.images)
+        assert sorted(seen.flatten(1).sum(1).tolist()) == pytest.approx(sorted(everything.flatten(1).sum(1).tolist()))
+
+    def test_a_batch_follows_from_seed_epoch_and_step(self):
+        def run(**changes):
+            settings = {"shuffle": True, "augment": True, "seed": 3, "epoch": 2, **changes}
+            return list(batches(sample(10), 3, **settings))
+
+        whole, rest = run(), run(first_step=2)
+        assert len(rest) == 2
+        assert all(torch.equal(a, b) and torch.equal(la, lb) for (a, la), (b, lb) in zip(whole[2:], rest, strict=True))
+        for other in (run(seed=4), run(epoch=3)):
+            assert not torch.equal(whole[0][0], other[0][0])
+        torch.manual_seed(1)  # the global generator has no say
+        assert torch.equal(run()[0][0], whole[0][0])
+
+    def test_augmentation_is_a_shift_with_reflection_and_perhaps_a_flip(self):
+        split = sample(64)
+        out = data._flip_and_shift(split.images, torch.arange(64), np.random.default_rng(0))
+        padded = torch.nn.functional.pad(split.images.float(), (4, 4, 4, 4), mode="reflect")
+        flips, shifts = 0, set()
+        for image, wide in zip(out, padded, strict=True):
+            windows = {(y, x): wide[:, y : y + 32, x : x + 32] for y in range(9) for x in range(9)}
+            found = [(False, *at) for at, window in windows.items() if torch.equal(image.float(), window)]
+            found += [(True, *at) for at, window in windows.items() if torch.equal(image.float(), window.flip(2))]
+            assert len(found) == 1
+            flips += found[0][0]
+            shifts.add(found[0][1:])
+        assert 16 < flips < 48
+        assert len(shifts) > 30
+
+    @pytest.mark.parametrize("size", [0, -1, 2.5, "8"])
+    def test_a_bad_batch_size(self, size):
+        with pytest.raises(ValueError, match="batch_size is the number of images"):
+            next(batches(sample(), size))
+
+    def test_an_empty_split(self):
+        with pytest.raises(ValueError, match="sample holds no images"):
+            next(batches(sample().subset(slice(0, 0)), 2))
+
+    def test_to_a_device(self):
+        assert sample().to("meta").images.device.type == "meta"
+
+
+def test_cited_constants_are_those_of_the_images():
+    """On the real CIFAR-10, where it is there; elsewhere the constants' shape at least."""
+    root = data.Path(__file__).parent.parent / "data"
+    if not any((root / name).is_dir() for name in (CIFAR10.base_folder, "cifar10", "cifar10-images")):
+        pytest.skip("CIFAR-10 is not in data/")
+    dataset = load_dataset("cifar10", root, verbose=False)
+    pixels = torch.cat([dataset.train.images, dataset.validation.images]).transpose(0, 1).flatten(1).double() / 255
+    assert pixels.mean(1).tolist() == pytest.approx(data.CIFAR10_MEAN, abs=5e-5)
+    assert pixels.std(1).tolist() == pytest.approx(data.CIFAR10_STD, abs=5e-5)
+    assert dataset.validation.labels.bincount().tolist() == 10 * [500]

@@ -1,0 +1,330 @@
+"""fit against a loop written out by hand; schedules against torch's; recipes that make no sense; a clean end."""
+
+import math
+import signal
+import threading
+from dataclasses import FrozenInstanceError, asdict, replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from vgg_course import training
+from vgg_course.data import Dataset, batches, load_dataset
+from vgg_course.evaluation import accuracy, predict
+from vgg_course.training import FAST, LECTURE, QUICK, SCHEDULES, Recipe, fit
+from vgg_course.vgg import VGG, cfg, make_layers
+
+PLAIN = Recipe(epochs=2, batch_size=64, lr=0.05, precision="fp32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset("digits", verbose=False)
+
+
+@pytest.fixture
+def small(digits):
+    return Dataset(digits.train.subset(slice(0, 200)), digits.validation, digits.test, "digits")
+
+
+def network(dropout: float = 0.5) -> VGG:
+    torch.manual_seed(0)
+    return VGG(make_layers([8, "M", 8, "M", 16, "M"]), num_classes=10, global_pool=True, hidden=(8,), dropout=dropout)
+
+
+class TestFit:
+    @pytest.mark.parametrize(
+        "recipe",
+        [
+            PLAIN,
+            replace(
+                PLAIN, momentum=0.5, nesterov=True, weight_decay=0.01, label_smoothing=0.1, augmentation=True, seed=3
+            ),
+            replace(PLAIN, schedule="one_cycle", channels_last=False),
+        ],
+    )
+    def test_it_is_the_loop_written_by_hand(self, small, recipe):
+        model = network()
+        history = fit(model, small, recipe, progress=False)
+
+        by_hand, losses = network(), []
+        format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        by_hand.to(memory_format=format)
+        optimizer = torch.optim.SGD(
+            by_hand.parameters(),
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            weight_decay=recipe.weight_decay,
+        )
+        torch.manual_seed(recipe.seed)
+        for step in range(8):
+            batch = batches(
+                small.train,
+                64,
+                shuffle=True,
+                augment=recipe.augmentation,
+                seed=recipe.seed,
+                epoch=step // 4,
+                first_step=step % 4,
+            )
+            images, labels = next(batch)
+            optimizer.param_groups[0]["lr"] = recipe.lr * SCHEDULES[recipe.schedule](step, 4, 2)
+            loss = functional.cross_entropy(
+                by_hand.train()(images.contiguous(memory_format=format)), labels, label_smoothing=recipe.label_smoothing
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append((loss.item(), len(labels)))
+            if step == 3:
+                first_epoch_score = accuracy(predict(by_hand, small.validation), small.validation.labels)
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), by_hand.parameters(), strict=True))
+        assert history.batch_loss == [loss for loss, _ in losses]
+        assert history.train_loss[1] == pytest.approx(sum(loss * n for loss, n in losses[4:]) / 200)  # 64, 64, 64, 8
+        assert history.validation_accuracy[0] == first_epoch_score
+        logits = predict(model, small.validation)
+        assert history.validation_loss[1] == pytest.approx(
+            functional.cross_entropy(logits, small.validation.labels).item()
+        )
+
+    def test_the_history_is_complete(self, small):
+        history = fit(network(), small, replace(PLAIN, schedule="one_cycle"), progress=False)
+        per_epoch = (
+            "train_loss",
+            "validation_loss",
+            "validation_accuracy",
+            "learning_rate",
+            "seconds",
+            "images_per_second",
+        )
+        assert all(len(getattr(history, name)) == 2 for name in per_epoch)
+        assert len(history.batch_loss) == len(history.batch_learning_rate) == 8
+        assert history.learning_rate == history.batch_learning_rate[3::4]
+        assert all(
+            200 / rate <= seconds for rate, seconds in zip(history.images_per_second, history.seconds, strict=True)
+        )
+        assert not history.interrupted
+
+    def test_the_same_seed_gives_the_same_run(self, small):
+        runs = [
+            fit(network(), small, replace(FAST, epochs=1, seed=seed, device="cpu"), progress=False)
+            for seed in (0, 0, 1)
+        ]
+        assert runs[0].batch_loss == runs[1].batch_loss
+        assert runs[0].batch_loss != runs[2].batch_loss
+
+    def test_any_module_can_be_trained(self, small):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+        history = fit(model, small, replace(PLAIN, lr=0.001, epochs=5), progress=False)
+        assert history.train_loss[-1] < history.train_loss[0]
+
+    @pytest.mark.parametrize("mode", [True, False])
+    def test_the_mode_is_restored(self, small, mode):
+        model = network().train(mode)
+        fit(model, small, PLAIN, progress=False)
+        assert model.training is mode
+
+    def test_bfloat16_learns_too(self, small):
+        history = fit(network(dropout=0), small, replace(PLAIN, precision="bf16", epochs=1), progress=False)
+        exact = fit(network(dropout=0), small, replace(PLAIN, epochs=1), progress=False)
+        assert history.batch_loss != exact.batch_loss
+        assert history.batch_loss == pytest.approx(exact.batch_loss, abs=0.05)
+
+    def test_quick_learns_the_digits(self, digits):
+        torch.manual_seed(0)
+        model = VGG(make_layers([16, "M", 32, "M", 64, "M"], batch_norm=True), 10, global_pool=True, hidden=())
+        fit(model, digits, replace(QUICK, epochs=6, batch_size=50), progress=False)
+        assert accuracy(predict(model, digits.test), digits.test.labels) > 0.9
+
+    def test_the_bar_goes_to_stderr(self, small, capsys):
+        fit(network(), small, PLAIN)
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "8/8" in captured.err
+        assert "validation accuracy" in captured.err
+
+
+class TestTracker:
+    def test_what_it_is_told(self, small):
+        told = []
+        history = fit(network(), small, PLAIN, lambda step, values: told.append((step, values)), progress=False)
+        assert [step for step, values in told if "loss" in values] == list(range(8))
+        assert [values["loss"] for _, values in told if "loss" in values] == history.batch_loss
+        epochs = [(step, values) for step, values in told if "epoch" in values]
+        assert [(step, values["epoch"]) for step, values in epochs] == [(3, 1), (7, 2)]
+        assert epochs[1][1]["validation_accuracy"] == history.validation_accuracy[1]
+
+    def test_one_that_fails_is_dropped(self, small):
+        calls = []
+
+        def broken(step, values):
+            calls.append(step)
+            if step == 2:
+                raise OSError("no server")
+
+        with pytest.warns(UserWarning, match="the tracker failed .*no server.* goes on without it") as warned:
+            history = fit(network(), small, PLAIN, broken, progress=False)
+        assert len(warned) == 1
+        assert calls == [0, 1, 2]
+        assert history == replace(
+            fit(network(), small, PLAIN, progress=False),
+            seconds=history.seconds,
+            images_per_second=history.images_per_second,
+        )
+
+
+class TestEarlyEnd:
+    def test_ctrl_c_returns_the_history_so_far(self, small, capsys):
+        def press(step, values):
+            if step == 5:
+                signal.raise_signal(signal.SIGINT)
+
+        history = fit(network(), small, replace(PLAIN, epochs=9), press, progress=False)
+        assert history.interrupted
+        assert len(history.train_loss) == 1
+        assert 5 <= len(history.batch_loss) <= 6
+        assert capsys.readouterr().out.startswith("stopped by hand in epoch 2 of 9, after ")
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_a_loss_that_is_not_finite(self, small, value):
+        class Breaks(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.inner, self.calls = network(), 0
+
+            def forward(self, x):
+                self.calls += 1
+                return self.inner(x) * (value if self.calls == 3 else 1)
+
+        with pytest.raises(FloatingPointError, match="at step 2, with learning rate 0.05: .*Try an lr below") as error:
+            fit(Breaks(), small, PLAIN, progress=False)
+        assert len(error.value.history.batch_loss) == 3
+
+    def test_no_thread_is_left(self, small):
+        before = threading.active_count()
+        fit(network(), small, PLAIN)
+        assert threading.active_count() <= before + 1  # tqdm keeps one monitor
+
+
+class TestRecipe:
+    def test_lecture_is_the_lectures(self):
+        expected = {
+            "epochs": 50,
+            "batch_size": 512,
+            "lr": 0.005,
+            "momentum": 0.9,
+            "nesterov": False,
+            "weight_decay": 0.0,
+        }
+        rest = {"label_smoothing": 0.0, "augmentation": False, "seed": 777, "schedule": "step", "precision": "fp32"}
+        assert {k: v for k, v in asdict(LECTURE).items() if k in expected | rest} == expected | rest
+
+    def test_it_is_frozen(self):
+        with pytest.raises(FrozenInstanceError):
+            LECTURE.lr = 1
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("epochs", 0),
+            ("epochs", 1.5),
+            ("epochs", True),
+            ("batch_size", 0),
+            ("batch_size", "512"),
+            ("lr", -0.1),
+            ("lr", 0),
+            ("lr", math.nan),
+            ("lr", math.inf),
+            ("lr", "0.1"),
+            ("momentum", 1),
+            ("momentum", -0.1),
+            ("weight_decay", -1e-4),
+            ("schedule", "cosine"),
+            ("label_smoothing", 1),
+            ("nesterov", 1),
+            ("augmentation", "flip"),
+            ("channels_last", None),
+            ("precision", "fp8"),
+            ("seed", -1),
+            ("seed", 0.5),
+            ("device", 0),
+            ("device", "gpu"),
+        ],
+    )
+    def test_nonsense_is_refused(self, name, value):
+        with pytest.raises(ValueError, match=f"Recipe: {name} is {value!r}, but it must be"):
+            replace(PLAIN, **{name: value})
+
+    def test_nesterov_needs_momentum(self):
+        with pytest.raises(ValueError, match="momentum is 0, but it must be above 0, because nesterov"):
+            replace(PLAIN, momentum=0, nesterov=True)
+
+    @pytest.mark.parametrize("device", ["cuda", "mps"])
+    def test_a_device_that_is_not_there(self, device, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+        with pytest.raises(ValueError, match=f"device is '{device}', but PyTorch sees no {device.upper()} here"):
+            replace(PLAIN, device=device)
+
+    def test_auto_takes_what_is_there(self, monkeypatch):
+        auto = replace(PLAIN, device="auto", precision="auto")
+        for cuda, mps, device in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
+            monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+            monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
+            assert auto.resolve_device().type == device
+        monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+        assert auto.resolve_precision() == "fp32"
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+        assert auto.resolve_precision() == "bf16"
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        for native, precision in ((True, "bf16"), (False, "fp16")):
+            monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native)
+            assert auto.resolve_precision() == precision
+
+
+class TestSchedules:
+    def test_step_is_torchs_step_lr(self):
+        """Moved on once an epoch, as it is meant; and after every batch, as the lecture's post did."""
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1)
+        for name, steps_per_epoch in (("step", 7), ("step_per_batch", 1)):
+            torchs = torch.optim.lr_scheduler.StepLR(optimizer, step_size=5, gamma=0.9)
+            optimizer.param_groups[0]["lr"] = 1
+            for step in range(200):
+                if step and step % steps_per_epoch == 0:
+                    optimizer.step()
+                    torchs.step()
+                assert SCHEDULES[name](step, steps_per_epoch, 30) == pytest.approx(optimizer.param_groups[0]["lr"])
+
+    def test_the_lectures_defect(self):
+        """98 batches an epoch: 6.7e-4 after one epoch and 1.6e-7 after five."""
+        rate = [LECTURE.lr * SCHEDULES["step_per_batch"](98 * epoch, 98, 50) for epoch in (1, 5)]
+        assert rate == [pytest.approx(6.7e-4, rel=0.02), pytest.approx(1.8e-7, rel=0.2)]
+
+    def test_one_cycle_rises_and_falls_to_almost_nothing(self):
+        factors = [SCHEDULES["one_cycle"](step, 50, 4) for step in range(200)]
+        assert max(range(200), key=factors.__getitem__) in (39, 40)
+        assert factors[:40] == sorted(factors[:40])
+        assert factors[40:] == sorted(factors[40:], reverse=True)
+        assert 0 < factors[-1] < factors[0] < 0.02
+
+
+def test_networks_of_the_recipes_fit_cifar10():
+    for name in ("quick", "fast"):
+        model = VGG(make_layers(cfg[name], batch_norm=True), num_classes=10, global_pool=True, hidden=())
+        assert model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+
+
+def test_losses_are_read_in_groups_on_a_gpu(small, monkeypatch):
+    """On a GPU no batch waits for its loss; what comes out is the same."""
+    expected = fit(network(), small, PLAIN, progress=False)
+
+    def as_on_a_gpu(self, loss, learning_rate, images):
+        self.unread.append((loss, learning_rate, images))
+        if len(self.unread) == 3:
+            self.read()
+
+    monkeypatch.setattr(training._Log, "batch", as_on_a_gpu)
+    assert fit(network(), small, PLAIN, progress=False).train_loss == expected.train_loss
