@@ -28,8 +28,7 @@ lint: test-environment  ## check the style of the code, notebooks included
 	$(BIN)/ruff format --check .
 
 notebooks: test-environment  ## run all notebooks on CIFAR-10 and store their outputs
-	cd notebooks && VGG_COURSE_DATASET=cifar10 ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
-	  --ExecutePreprocessor.record_timing=False *.ipynb
+	$(BIN)/python tools/store_outputs.py
 
 train: lab-environment  ## train a named run and record it: make train RECIPE=fast DATASET=cifar10
 	$(BIN)/python -m vgg_course.runs $(RECIPE) --dataset $(DATASET)

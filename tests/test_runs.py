@@ -1,0 +1,114 @@
+"""Named runs: trained from the shell, recorded, kept as weights, and read again."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from vgg_course import runs
+from vgg_course.data import load_dataset
+from vgg_course.evaluation import accuracy, predict
+from vgg_course.runs import RUNS, Run, load_record, load_trained, main, save_weights
+from vgg_course.training import QUICK
+
+FIELDS = {"dataset", "recipe", "seed", "seconds", "test_accuracy", "machine", "torch", "command", "history"}
+TINY = Run(replace(QUICK, epochs=1, batch_size=200), [4, "M", 8, "M"])
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    monkeypatch.setitem(RUNS, "tiny", TINY)
+    monkeypatch.setattr(runs, "RECORDS", tmp_path)
+    monkeypatch.setattr(runs, "WEIGHTS", tmp_path)
+    return tmp_path
+
+
+def test_train_record_and_weights(tiny, capsys):
+    main(["tiny", "--dataset", "digits", "--seed", "3", "--weights", str(tiny / "tiny.pt")])
+    record = load_record("tiny")
+    assert record.keys() >= FIELDS
+    assert (record["dataset"], record["seed"], record["recipe"]["seed"]) == ("digits", 3, 3)
+    assert record["command"] == "python -m vgg_course.runs tiny --dataset digits --seed 3"
+    assert len(record["history"]["batch_loss"]) == 7
+    assert str(tiny / "tiny.json") in capsys.readouterr().out
+
+    test = load_dataset("digits", verbose=False).test
+    model = load_trained("tiny")
+    assert not model.training
+    assert accuracy(predict(model, test), test.labels) == pytest.approx(record["test_accuracy"], abs=0.02)
+
+
+def test_weights_are_kept_in_half_precision(tiny):
+    model = TINY.build()
+    for parameter in model.parameters():
+        parameter.data.normal_()
+    save_weights(model, TINY, tiny / "tiny.pt")
+    saved = torch.load(tiny / "tiny.pt", weights_only=True)["state_dict"]
+    assert all(v.dtype == torch.float16 for k, v in saved.items() if "num_batches" not in k)
+    loaded = load_trained("tiny").state_dict()
+    assert all(torch.equal(v, model.state_dict()[k].half().to(v.dtype)) for k, v in loaded.items())
+
+
+def test_the_same_seed_builds_the_same_network():
+    first, second = (TINY.build().state_dict() for _ in range(2))
+    assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_a_run_that_is_stopped_writes_nothing(tiny, monkeypatch, capsys):
+    fit = runs.fit
+
+    def stopped(*arguments):
+        history = fit(*arguments)
+        history.interrupted = True
+        return history
+
+    monkeypatch.setattr(runs, "fit", stopped)
+    with pytest.raises(SystemExit) as end:
+        main(["tiny", "--dataset", "digits", "--weights", str(tiny / "tiny.pt")])
+    assert end.value.code == 1
+    assert list(tiny.iterdir()) == []
+
+
+def test_mistakes_on_the_command_line(tiny, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["tiny", "--dataset", "digits", "--epochs", "0"])
+    assert end.value.code == 1
+    assert "epochs is 0" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no run 'fst': choose one of lecture"):
+        runs.train("fst")
+
+
+def test_names_that_are_not_there(tiny):
+    (tiny / "one.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"no record two.json; there are: one"):
+        load_record("two")
+    with pytest.raises(FileNotFoundError, match=r"no weights two.pt"):
+        load_trained("two")
+
+
+@pytest.mark.parametrize("file", sorted(runs.CHECKOUT_RECORDS.glob("*.json")), ids=lambda f: f.stem)
+def test_every_record_is_complete(file):
+    record = json.loads(file.read_text())
+    assert record.keys() >= FIELDS
+    history = record["history"]
+    assert len(history["train_loss"]) == record["recipe"]["epochs"]
+    assert len(history["batch_loss"]) % len(history["train_loss"]) == 0
+    assert file.name in ("README.md", f"{record['name']}.json") or record["name"] in file.name
+
+
+@pytest.mark.parametrize("file", sorted(runs.WEIGHTS.glob("*.pt")), ids=lambda f: f.stem)
+def test_shipped_weights(file):
+    """They load and give finite logits; on CIFAR-10, where it is there, the accuracy of their record."""
+    model = load_trained(file.stem)
+    assert model(torch.zeros(1, 3, 32, 32)).isfinite().all()
+    root = runs.PACKAGE.parent / "data"
+    if not any((root / name).is_dir() for name in ("cifar10", "cifar10-images", "cifar-10-batches-py")):
+        pytest.skip("CIFAR-10 is not in data/")
+    test = load_dataset("cifar10", root, verbose=False).test
+    score = accuracy(predict(model, test), test.labels)
+    assert score == pytest.approx(load_record(file.stem)["test_accuracy"], abs=0.003)
+
+
+def test_shipped_weights_are_small():
+    assert sum(file.stat().st_size for file in runs.WEIGHTS.glob("*.pt")) < 6e6
