@@ -29,12 +29,25 @@ def store(file: Path) -> None:
     client.execute()
     notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = merge_streams(cell.outputs)
         cell.metadata = {key: cell.metadata[key] for key in ("tags", "alt") if key in cell.metadata}
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}) and "alt" in cell.metadata:
                 output.metadata["image/png"] = {"alt": cell.metadata["alt"]}
     nbformat.write(notebook, file)
     print(f"{file.name}: {time.perf_counter() - started:.0f} s")
+
+
+def merge_streams(outputs: list) -> list:
+    """What is printed at once may arrive in pieces, in other pieces each time: put them together."""
+    merged = []
+    for output in outputs:
+        if merged and output.output_type == merged[-1].output_type == "stream" and output.name == merged[-1].name:
+            merged[-1].text += output.text
+        else:
+            merged.append(output)
+    return merged
 
 
 if __name__ == "__main__":
