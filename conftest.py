@@ -3,4 +3,3 @@
 import os
 
 os.environ.setdefault("VGG_COURSE_DATASET", "digits")
-os.environ.setdefault("MPLBACKEND", "agg")  # for the tests; the notebooks' kernels set their own
