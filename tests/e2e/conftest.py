@@ -1,0 +1,183 @@
+"""A real JupyterLab on a copy of the notebooks, and a real browser."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = [
+    *("--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
+]
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium, the one that the system has."""
+    playwright_api = pytest.importorskip("playwright.sync_api")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine")
+    sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    with playwright_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=[*FLAGS, *sandbox])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def screenshots(tmp_path_factory) -> Path:
+    """Where screenshots go: ``VGG_COURSE_SCREENSHOTS``, or a temporary folder."""
+    folder = Path(os.environ.get("VGG_COURSE_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Lab:
+    """A JupyterLab that serves a folder."""
+
+    def __init__(self, folder: Path, home: Path, **environ: str) -> None:
+        self.folder, self.port, self.token = folder, free_port(), "for-the-test"
+        places = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "MPLCONFIGDIR")
+        env = {**os.environ, **{name: str(home / name.lower()) for name in places}, **environ}
+        # The notebooks import the package of this checkout, wherever their copy is.
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip", "localhost", "--port", str(self.port)]
+        command += [f"--IdentityProvider.token={self.token}", "--ServerApp.port_retries=0", "--allow-root"]
+        settings = {
+            "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+            "notebook-extension/tracker": {"windowingMode": "none"},  # all cells are in the page, seen or not
+        }
+        for name, values in settings.items():
+            file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(values))
+        env["JUPYTERLAB_SETTINGS_DIR"] = str(home / "settings")
+        self.log = (home / "lab.log").open("w")
+        self.process = subprocess.Popen(command, cwd=folder, env=env, stdout=self.log, stderr=self.log)
+        deadline = time.monotonic() + 90
+        while True:
+            with contextlib.suppress(OSError):
+                self.ask("status")
+                return
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise RuntimeError("JupyterLab did not start: " + (home / "lab.log").read_text()[-2000:])
+            time.sleep(0.2)
+
+    def ask(self, what: str, method: str = "GET"):
+        request = urllib.request.Request(
+            f"http://localhost:{self.port}/api/{what}", method=method, headers={"Authorization": f"token {self.token}"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            body = answer.read()
+            return json.loads(body) if body else None
+
+    def end_kernels(self) -> None:
+        for session in self.ask("sessions"):
+            self.ask(f"sessions/{session['id']}", "DELETE")
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)  # it ends its kernels and goes
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.log.close()
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory):
+    """A JupyterLab on a copy of ``notebooks/``, with settings, data and runtime files of its own."""
+    folder, home = tmp_path_factory.mktemp("lab") / "notebooks", tmp_path_factory.mktemp("home")
+    shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    for file in folder.glob("*.ipynb"):  # without the stored outputs
+        notebook = json.loads(file.read_text(encoding="utf-8"))
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "code":
+                cell.update(outputs=[], execution_count=None)
+        file.write_text(json.dumps(notebook), encoding="utf-8")
+    lab = Lab(folder, home, VGG_COURSE_DATASET="digits", VGG_COURSE_PLOT="auto", VISDOM_PORT=str(free_port()))
+    yield lab
+    lab.stop()
+
+
+def expected(cell: dict) -> bool:
+    """Whether the cell shows an error on purpose."""
+    return "raises-exception" in cell["metadata"].get("tags", [])
+
+
+class Notebook:
+    """A notebook that is open in a browser's page."""
+
+    def __init__(self, page, lab: Lab, name: str) -> None:
+        self.page, self.lab, self.name, self.errors = page, lab, name, []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        # A workspace of its own: nothing is restored from the test before.
+        workspace = f"{name.removesuffix('.ipynb')}-{time.monotonic_ns()}"
+        page.goto(f"http://localhost:{lab.port}/lab/workspaces/{workspace}/tree/{name}?token={lab.token}")
+        page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
+
+    def run_all(self) -> None:
+        deadline = time.monotonic() + 90
+        while not any(s["path"] == self.name for s in self.lab.ask("sessions")):
+            accept = self.page.locator(".jp-Dialog .jp-mod-accept")  # "Select kernel", in a notebook that names none
+            if accept.count():
+                accept.first.click()
+            self.page.wait_for_timeout(500)
+            assert time.monotonic() < deadline, "Lab has started no kernel"
+        self.page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for(timeout=90_000)
+        self.page.get_by_role("menuitem", name="Run", exact=True).click()
+        self.page.locator('li[data-command="runmenu:run-all"]').click()
+
+    def wait_until_done(self, seconds: float) -> None:
+        """Until each code cell has been run, or one has failed: the stored outputs were taken away before."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            cells = [c for c in self.saved()["cells"] if c["cell_type"] == "code" and "".join(c["source"]).strip()]
+            failed = [o for c in cells for o in c["outputs"] if o["output_type"] == "error" and not expected(c)]
+            if failed or all(cell["execution_count"] for cell in cells):
+                return
+        raise TimeoutError(f"{self.name} was not done in {seconds:g} s")
+
+    def saved(self) -> dict:
+        """The notebook as Lab saves it now."""
+        self.page.keyboard.press("Control+s")
+        self.page.wait_for_timeout(2000)
+        return json.loads((self.lab.folder / self.name).read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def open_notebook(lab, browser):
+    """``open_notebook(name)`` opens a notebook in Lab; afterwards its kernel is ended."""
+    contexts = []
+
+    def open_it(name: str) -> Notebook:
+        context = browser.new_context(viewport={"width": 1300, "height": 900})
+        contexts.append(context)
+        return Notebook(context.new_page(), lab, name)
+
+    yield open_it
+    for context in contexts:
+        context.close()
+    lab.end_kernels()

@@ -1,0 +1,105 @@
+"""The visdom page itself in a browser: what no number and no name may break."""
+
+import math
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vgg_course import visdom_server
+from vgg_course.tracking import LossTracker
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the next line, however pytest was asked to import
+from test_live_plot import POINTS
+
+needs_page = pytest.mark.skipif(visdom_server.find_assets() is None, reason="fetch the page's files first: --assets")
+
+
+@pytest.fixture
+def page(browser, monkeypatch):
+    """A browser's page that records what must not happen: errors and dialogs."""
+    monkeypatch.setenv("VISDOM_PORT", "1")  # where nothing is: the tracker starts a server of its own
+    context = browser.new_context(viewport={"width": 900, "height": 700})
+    page = context.new_page()
+    page.trouble = []
+    page.on("pageerror", lambda error: page.trouble.append(str(error)))
+    page.on("dialog", lambda dialog: (page.trouble.append(dialog.message), dialog.dismiss()))
+    yield page
+    context.close()
+    for tracker in LossTracker._live.values():
+        tracker.close()
+    LossTracker._live.clear()
+
+
+def points_in(page, wanted: int, seconds: float = 30) -> int:
+    deadline = time.monotonic() + seconds
+    while (count := page.evaluate(POINTS)) < wanted and time.monotonic() < deadline:
+        page.wait_for_timeout(100)
+    return count
+
+
+@needs_page
+def test_the_page_lives_on_after_numbers_that_are_none(page, screenshots):
+    tracker = LossTracker("numbers", mode="visdom")
+    tracker(0, {"loss": 1.0})
+    page.goto(tracker._page.url)
+    assert points_in(page, 1) == 1
+    for step, value in enumerate([math.nan, math.inf, 0.5, -math.inf, 1e308, -1e308, 0.2, 0.1], start=1):
+        tracker(step, {"loss": value})
+    assert points_in(page, 9) == 9
+    tracker(9, {"loss": 0.3})
+    assert points_in(page, 10) == 10
+    page.screenshot(path=screenshots / "numbers.png")
+    page.reload()
+    assert points_in(page, 10) == 10
+    assert not page.trouble
+
+
+@needs_page
+def test_200_000_points_are_drawn_as_some_thousand(page, screenshots):
+    tracker = LossTracker("long", mode="visdom")
+    for step in range(200_000):
+        tracker(step, {"loss": math.exp(-step / 5e4) + 0.1 * math.sin(step) ** 9})
+    tracker.close()
+    page.goto(tracker._page.url)
+    assert 1_000 < points_in(page, 1_000) <= 5_000
+    page.screenshot(path=screenshots / "long.png")
+    assert page.evaluate("1 + 1") == 2 and not page.trouble
+
+
+@needs_page
+@pytest.mark.parametrize(
+    "name",
+    ["a/b", " two  words ", "한국어", "🦊", "x" * 300, "<script>alert(1)</script>", 'it\'s "q" \\', "50% off? #1 & +2"],
+)
+def test_run_names(name, page, screenshots):
+    with LossTracker("other <img src=x onerror=alert(2)>", mode="visdom") as other:
+        other(0, {"loss": 2.0})
+    with LossTracker(name, mode="visdom") as tracker:
+        tracker.overlay("other <img src=x onerror=alert(2)>")
+        for step in range(5):
+            tracker(step, {"loss": 1.0, "<img src=x onerror=alert(3)>": 1.0})
+    page.goto(tracker._page.url)
+    assert points_in(page, 5) == 5
+    page.screenshot(path=screenshots / f"name {ord(name[0])}.png")
+    assert not page.trouble
+
+
+@needs_page
+def test_a_server_killed_in_the_middle_comes_back_to_the_open_page(page):
+    tracker = LossTracker("killed", mode="visdom")
+    for step in range(50):
+        tracker(step, {"loss": 1.0})
+    page.goto(tracker._page.url)
+    assert points_in(page, 50) == 50
+    visdom_server._own.process.kill()
+    for step in range(50, 100):
+        tracker(step, {"loss": 1.0})
+        time.sleep(0.05)
+    deadline = time.monotonic() + 30
+    while tracker._lost and time.monotonic() < deadline:
+        tracker(99, {"loss": 1.0})
+        time.sleep(0.1)
+    page.reload()
+    assert points_in(page, 100) == 100

@@ -1,0 +1,368 @@
+"""A page of a visdom server, seen from Python: a client that cannot hang, the windows on it, its frame below a cell."""
+
+import base64
+import contextlib
+import hashlib
+import html
+import importlib
+import importlib.util
+import io
+import json
+import math
+import os
+import platform
+import queue
+import sys
+import threading
+from collections.abc import Mapping
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+import requests
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from vgg_course import visdom_server
+from vgg_course.visdom_server import LOCAL, address
+
+TIMEOUT = (1.0, 3.0)  # seconds: to connect, and to answer
+
+# ------------------------------------------------------------------ the client
+
+
+class Page:
+    """One environment on one visdom server, through visdom's HTTP interface.
+
+    visdom's own client waits for good for a server that does not answer, prints a traceback when there is none, and
+    takes any web page for a plot. Here every method raises ``ConnectionError``, in one line, when no visdom answers.
+    """
+
+    def __init__(self, server: str, port: int, base_url: str, env: str, ours: bool = False) -> None:
+        self.address, self.base_url, self.ours = f"{server}:{port}", base_url, ours
+        self.port, self.env = port, env.replace("/", "_")  # as visdom writes it
+        self.session = requests.Session()
+        # A proxy that the environment names for the web would be asked for localhost too.
+        self.session.trust_env = urlsplit(server).hostname not in LOCAL
+
+    @property
+    def path(self) -> str:
+        """The address of the page, without the host."""
+        return f"{self.base_url}/env/{quote(self.env)}"
+
+    @property
+    def url(self) -> str:
+        """The address of the page, for a browser on the same machine."""
+        return self.address + self.path
+
+    def _ask(self, endpoint: str, message: dict) -> str:
+        body = json.dumps(message, allow_nan=False)  # NaN is no JSON: it would end the page
+        try:
+            answer = self.session.post(f"{self.address}{self.base_url}/{endpoint}", data=body, timeout=TIMEOUT)
+            answer.raise_for_status()
+            return answer.text
+        except requests.RequestException as error:
+            code = f" (HTTP {error.response.status_code})" if error.response is not None else ""
+            raise ConnectionError(f"no visdom server answers at {self.address}{code}") from error
+
+    def _need(self, right: bool) -> None:
+        if not right:
+            raise ConnectionError(f"what answers at {self.address} is no visdom server")
+
+    def check(self) -> None:
+        """Return if a visdom answers: it gives the list of its environments, which nothing else does.
+
+        The environment is made where it is missing: 0.3.0 shows no page for one that does not exist.
+        """
+        try:
+            names = json.loads(self._ask("env_state", {}))
+        except ValueError:
+            names = None
+        self._need(isinstance(names, list) and all(isinstance(name, str) for name in names))
+        if self.env not in names:
+            self._ask(f"env/{quote(self.env)}", {"eid": self.env})
+
+    def has(self, window: str) -> bool:
+        """Whether the server shows this window: one that was started anew does not."""
+        answer = self._ask("win_exists", {"eid": self.env, "win": window})
+        self._need(answer in ("true", "false"))
+        return answer == "true"
+
+    def show(self, window: str, message: Mapping) -> None:
+        """Draw a window, or put a new picture in its place: sending it twice changes nothing."""
+        self._need(self._ask("events", {"eid": self.env, "win": window, **message}) == window)
+
+    def close(self, window: str) -> None:
+        """Take a window away; none of that name is fine too."""
+        self._ask("close", {"eid": self.env, "win": window})
+
+    def revive(self) -> None:
+        """Start the server again if it is our own and was killed."""
+        if self.ours:
+            with contextlib.suppress(RuntimeError):
+                server = _own_server()
+                self.port, self.base_url, self.address = server.port, server.base_url, f"http://localhost:{server.port}"
+
+
+def find(env: str) -> Page:
+    """The page for ``env`` on the server at ``VISDOM_SERVER`` and ``VISDOM_PORT``.
+
+    Raises ``ConnectionError`` if none answers in time, even from one that sends a byte now and then.
+    """
+    page = Page(*address(), env)
+    result: queue.Queue[Exception | None] = queue.Queue()
+
+    def ask() -> None:
+        try:
+            result.put(page.check())
+        except Exception as error:
+            result.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        error = result.get(timeout=sum(TIMEOUT))
+    except queue.Empty:
+        error = f"what is at {page.address} does not answer"
+    if error:
+        raise ConnectionError(str(error))
+    return page
+
+
+def choose(run: str, mode: str) -> tuple[str, Page | None, str]:
+    """How to draw a run: ("page", "inline", "log" or "off"; the page; why)."""
+    env, why = env_name(run), f"asked for {mode}"
+    if mode in ("auto", "visdom"):
+        try:
+            return "page", find(env), "the visdom server that answers there"
+        except ConnectionError as error:
+            why = str(error)
+        if mode == "visdom" or notebook():
+            try:
+                return "page", own_page(env), f"a visdom server of its own: {why}"
+            except RuntimeError as error:
+                why = f"{why}; no server of its own: {error}"
+    if mode in ("log", "off"):
+        return mode, None, why
+    return ("inline" if notebook() else "log"), None, why
+
+
+def append_to_window(window: str, step: int, value: float) -> None:
+    """Append a point to a window of visdom's environment "main", as ``vis.line(..., update="append")`` does."""
+    import visdom
+
+    writer = visdom.Visdom(send=False, use_incoming_socket=False)  # it writes the message; sending could hang
+    message, endpoint = writer.line(X=np.array([step]), Y=np.array([value]), win=window, update="append")
+    message["data"][0]["y"] = [value if math.isfinite(value) else None]  # anything else ends the page
+    try:
+        Page(*address(), "main")._ask(endpoint, message)
+        _silent.discard(address())
+    except ConnectionError as error:
+        if address() not in _silent:
+            print(f"loss_tracker: {error}")
+        _silent.add(address())
+
+
+_silent: set[tuple] = set()  # servers that did not answer, and whose silence has been told
+
+
+def own_page(env: str) -> Page:
+    """The page for ``env`` on this process's own server. Raises ``RuntimeError`` if that does not start."""
+    server = _own_server()
+    page = Page("http://localhost", server.port, server.base_url, env, ours=True)
+    try:
+        page.check()
+    except ConnectionError as error:
+        raise RuntimeError(str(error)) from error
+    return page
+
+
+def _own_server() -> visdom_server.OwnServer:
+    if not notebook() or _colab() or importlib.util.find_spec("jupyter_server_proxy") is None:
+        return visdom_server.own(polling=_colab())  # Colab's way to a port passes no websockets
+    # Where jupyter-server-proxy shows a local port: an address that works from afar as well as here.
+    return visdom_server.own(os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/") + "proxy/absolute/{port}")
+
+
+def env_name(run: str) -> str:
+    """The environment of a run, safe in addresses, file names and visdom's page; another one for each name.
+
+    What those cannot carry becomes ``_``, long names are cut; a few digits then tell apart what became alike.
+    """
+    clean = "".join(c if c.isalnum() or c in " -_.()" or (ord(c) > 0x2100 and c.isprintable()) else "_" for c in run)
+    clean = clean.encode()[:80].decode("utf-8", "ignore").strip()
+    digits = hashlib.sha256(run.encode("utf-8", "surrogatepass")).hexdigest()[:6]
+    return f"vgg_course/{clean if clean == run else f'{clean} {digits}'.strip()}"
+
+
+def window_token() -> str:
+    """What sets this process's windows apart from those of another with a run of the same name on the same server.
+
+    A kernel started anew has the same token as before, if Jupyter tells it which notebook it belongs to.
+    """
+    who = (os.environ.get("JPY_SESSION_NAME") if notebook() else None) or os.getpid()
+    return hashlib.sha256(f"{who} {os.getcwd()} {platform.node()}".encode()).hexdigest()[:6]
+
+
+# ------------------------------------------------------------------ windows and pictures
+
+
+def plot_window(title: str, x: str, lines: list[dict]) -> dict:
+    """The message for a plot; each of ``lines`` has ``name``, ``x``, ``y``, ``color``, ``width``, ``dash``."""
+    traces = [
+        {
+            "type": "scatter",
+            # A lone point has no line; many points need no marks.
+            "mode": "lines+markers" if len(line["x"]) <= 60 else "lines",
+            "name": html.escape(line["name"], quote=False),  # plotly reads a little HTML
+            "x": line["x"],
+            "y": line["y"],
+            "line": {"color": line["color"], "width": line["width"], "dash": "dot" if line["dash"] else "solid"},
+            "marker": {"size": 4, "color": line["color"]},
+        }
+        for line in lines
+    ]
+    axis = {"zeroline": False, "gridcolor": "#e5e5e5", "automargin": True}
+    layout = {
+        "xaxis": {**axis, "title": {"text": x}},
+        "yaxis": {**axis, "title": {"text": html.escape(title, quote=False)}},
+        "margin": {"l": 50, "r": 12, "t": 12, "b": 40},
+        "showlegend": len(lines) > 1 or title == "loss",
+        "legend": {"x": 1, "xanchor": "right", "y": 1, "bgcolor": "rgba(255,255,255,0.6)", "font": {"size": 10}},
+    }
+    if title == "accuracy":
+        layout["yaxis"]["tickformat"] = ".1~%"
+    return {
+        "data": traces,
+        "layout": layout,
+        "opts": {"title": title, "width": 370 if title == "loss" else 215, "height": 350},
+    }
+
+
+def picture_window(title: str, figure: Figure) -> dict:
+    """The message for a window that shows a matplotlib figure, 640 pixels wide."""
+    source = "data:image/png;base64," + base64.b64encode(png(figure, 150)).decode()
+    width, height = figure.get_size_inches()
+    size = {"width": 640, "height": round(640 * height / width)}
+    return {"data": [{"type": "image", "content": {"src": source}}], "opts": {"title": title, **size}}
+
+
+def png(figure: Figure, dpi: int = 90) -> bytes:
+    """A matplotlib figure as a PNG file."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi)
+    return file.getvalue()
+
+
+def picture(windows: Mapping[str, tuple[str, list[dict]]]) -> bytes:
+    """The same plots as one picture: ``windows`` holds, by title, the x axis's name and the lines."""
+    figure = Figure(figsize=(max(4.5, 3.7 * len(windows)), 3.2), layout="constrained")
+    axes = figure.subplots(1, max(1, len(windows)), squeeze=False)[0]
+    for axis, (title, (x, lines)) in zip(axes, windows.items(), strict=False):
+        for line in lines:
+            values = [float("nan") if value is None else value for value in line["y"]]
+            style = {"color": line["color"], "linewidth": line["width"], "linestyle": ":" if line["dash"] else "-"}
+            marker = "o" if len(values) <= 60 else None
+            name = line["name"].replace("$", r"\$")
+            axis.plot(line["x"], values, marker=marker, markersize=3, label=name, **style)
+        axis.set(xlabel=x, ylabel=title.replace("$", r"\$"))
+        axis.grid(color="#e5e5e5")
+        axis.spines[["top", "right"]].set_visible(False)
+        if len(lines) > 1:
+            axis.legend(fontsize=7, frameon=False)
+        if title == "accuracy":
+            axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+    return png(figure)
+
+
+# ------------------------------------------------------------------ below a notebook's cell
+
+
+def notebook():
+    """IPython's shell if this is the kernel of a notebook, else None."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return shell if hasattr(shell, "kernel") else None
+
+
+def _colab() -> bool:
+    return "google.colab" in sys.modules
+
+
+# The notebook's page looks for an address at which the browser gets an answer, before it opens a frame: there is
+# never a blank one. The host must be the one in the address bar, or the frame is denied the storage that visdom needs.
+FRAME = """
+<div id="{id}" style="min-height: 24px; font-size: 90%">live plot: <a href="{url}" target="_blank">{url}</a></div>
+<script>
+(async () => {{
+  const box = document.getElementById("{id}"), here = location.hostname;
+  const direct = new URL({url_json}), isLocal = name => ["localhost", "127.0.0.1", "[::1]"].includes(name);
+  if (isLocal(direct.hostname) && isLocal(here) && here !== "[::1]") direct.hostname = here;
+  const proxied = new URL({path_json}, location.href);
+  for (const url of isLocal(here) || !{proxy_json} ? [direct] : [proxied, direct]) {{
+    try {{
+      const same = url.origin === location.origin;
+      if (!location.protocol.startsWith("vscode")) {{ // whose page may show a frame, but not ask
+        const answer = await fetch(url, {{mode: same ? "same-origin" : "no-cors"}});
+        if (same && !answer.ok) continue;
+      }}
+      const frame = document.createElement("iframe");
+      Object.assign(frame, {{src: url.href, width: "100%", height: 400, title: "live plot of the training"}});
+      frame.style.border = "1px solid #ddd";
+      box.prepend(frame);
+      return;
+    }} catch (error) {{}}
+  }}
+  box.append(" (no answer there: its kernel has ended, or runs on another machine: see the README)");
+}})();
+</script>"""
+
+
+class Frame:
+    """What stands below the cell: the page in a frame, or the curve as a picture. It goes along to later cells."""
+
+    def __init__(self, page: Page | None) -> None:
+        self.page, self.display, self.cell = page, None, None
+        self.follow()
+
+    def follow(self) -> None:
+        """Move below the cell that runs now, if it is another one than before."""
+        shell = notebook()
+        cell = shell.get_parent().get("header", {}).get("msg_id") if shell else None
+        if cell is None or cell == self.cell:
+            return
+        moved, self.cell = self.display, cell
+        if moved:
+            note = "The plot is below a later cell."
+            moved.update({"text/html": f"<i>{note}</i>", "text/plain": note}, raw=True)
+        if self.page is None:
+            self.display = self._new({"text/plain": "the plot comes with the first points"})
+        elif _colab():
+            try:
+                colab = importlib.import_module("google.colab.output")
+                colab.serve_kernel_port_as_iframe(self.page.port, path=self.page.path, height="400")
+            except Exception as error:
+                print(f"Colab does not show the page ({error}): the curve is below the cell")
+                self.page, self.display = None, self._new({"text/plain": "the plot comes with the first points"})
+        else:
+            self.display = self._new({"text/html": self._html(), "text/plain": f"live plot: {self.page.url}"})
+
+    def _html(self) -> str:
+        values = {"url": self.page.url, "path": self.page.path, "proxy": "/proxy/absolute/" in self.page.path}
+        as_json = {f"{key}_json": json.dumps(value).replace("<", "\\u003c") for key, value in values.items()}
+        return FRAME.format(id=f"vgg-plot-{os.urandom(6).hex()}", url=html.escape(self.page.url), **as_json)
+
+    def show(self, image: bytes, text: str) -> None:
+        """Put a PNG picture in the place of what is there; ``text`` is for those who do not see it."""
+        metadata = {"image/png": {"alt": text}}
+        data = {"image/png": base64.b64encode(image).decode(), "text/plain": text}
+        if self.display:
+            self.display.update(data, raw=True, metadata=metadata)
+        else:
+            self.display = self._new(data, metadata)
+
+    @staticmethod
+    def _new(data: dict, metadata: dict | None = None):
+        from IPython.display import DisplayHandle
+
+        handle = DisplayHandle()
+        handle.display(data, raw=True, metadata=metadata or {})
+        return handle

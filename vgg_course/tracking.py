@@ -1,0 +1,250 @@
+"""A live plot of the loss that no server can break, and that cannot break the training.
+
+``tracker = LossTracker("quick")`` is called after every step: ``tracker(step, {"loss": 0.7})``. The call only puts
+the point into a queue. A thread of its own collects the points into curves and draws them: on a visdom page, or in
+the notebook. What it sends is always a whole window, never a piece of a curve. So it does not matter what a server
+remembers: one that was killed, or that comes late, has the whole curve after the next message, and no point twice.
+"""
+
+import atexit
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.figure import Figure
+
+from vgg_course import curves, live_page
+from vgg_course.curves import WINDOW_OF, Curve
+from vgg_course.plots import image_grid
+
+SHORTEST, LONGEST = 0.5, 5.0  # seconds between two drawings
+QUEUE_LIMIT = 1_000  # points; beyond it the thread that trains sorts them into the curves itself
+
+
+class LossTracker:
+    """Draws the numbers of a training run while it goes on: ``tracker(step, {"loss": 0.7, "learning_rate": 0.1})``.
+
+    ``run`` names the run: its page is the environment ``vgg_course/<run>`` of a visdom server, apart from all others.
+    A new tracker of the same name replaces the plot; so does a run that begins again at its first step. It draws in
+    one of three ways, and says in one line which and why:
+
+    1. on the page of a visdom server, if one answers at ``VISDOM_SERVER`` and ``VISDOM_PORT``;
+    2. otherwise, in a notebook, on the page of a server of its own, which ends with the notebook's kernel;
+    3. where that cannot be, as a curve below the cell; in a script as a line of text for each epoch.
+
+    ``mode``, or else ``VGG_COURSE_PLOT``, asks for one way: "auto", "visdom", "inline", "log" or "off".
+    Raises ``ValueError`` for another word; never because of a server.
+    """
+
+    _live: dict[str, "LossTracker"] = {}  # noqa: RUF012 (the trackers of this process, by run)
+
+    def __init__(self, run: str = "run", mode: str | None = None) -> None:
+        mode = mode or os.environ.get("VGG_COURSE_PLOT") or "auto"
+        if mode not in ("auto", "visdom", "inline", "log", "off"):
+            raise ValueError(f"mode is {mode!r}, but it must be auto, visdom, inline, log or off")
+        self.run, self._mode, self._pid, self._token = str(run), mode, os.getpid(), live_page.window_token()
+        self._curves: dict[str, Curve] = {}
+        self._others: dict[str, Mapping[str, Curve]] = {}
+        self._pictures: dict[str, dict] = {}  # windows that show no curves
+        self._queue: deque[tuple[int, dict]] = deque()
+        self._notes: deque[str] = deque()  # printed by the thread that trains, so that they stand below its cell
+        self._changed: set[str] = set()  # windows to draw
+        self._sent: set[str] = set()  # windows that the server has had
+        self._stale: set[str] = set()  # windows of the run that this one replaces
+        self._lock, self._stop, self._thread = threading.Lock(), threading.Event(), None
+        self._lost, self._look_at, self._look_pause = False, time.monotonic() + 2, 2.0
+        if (old := LossTracker._live.get(self.run)) and old._pid == self._pid:
+            old.close(final=False)
+            self._stale = old._sent | old._stale
+        LossTracker._live[self.run] = self
+        way, self._page, why = live_page.choose(self.run, mode)
+        self._log, place = way == "log", {"inline": "below the cell", "log": "a line for each epoch", "off": "off"}
+        print(f"plot of {self.run!r}: {place[way] if self._page is None else self._page.url} ({why})")
+        self._frame = live_page.Frame(self._page) if live_page.notebook() and way in ("page", "inline") else None
+
+    def __call__(self, step: int, values: Mapping[str, object]) -> None:
+        """Take the values of a step: numbers or tensors of one element, on any device; ``None`` is left out.
+
+        Values at the end of an epoch come with ``"epoch"`` among them. Never waits for a server. Raises
+        ``ValueError`` for a tensor of several elements; does nothing in a fork of the process that made the tracker.
+        """
+        if os.getpid() != self._pid or self._mode == "off":
+            return
+        numbers = {name: curves.number(name, value) for name, value in values.items() if value is not None}
+        self._queue.append((int(step), numbers))
+        if len(self._queue) > QUEUE_LIMIT:  # the drawing thread is stuck in a message
+            self._absorb()
+        if self._log and "epoch" in numbers:
+            self._notes.append(f"{self.run}: " + ", ".join(f"{k} {float(v):.4g}" for k, v in numbers.items()))
+        self._work()
+
+    def _work(self) -> None:
+        """What the thread that trains does at every call: start the thread that draws, print notes, move the frame."""
+        if self._thread is None:
+            self._stop = threading.Event()
+            self._thread = threading.Thread(target=self._draw_on, args=(self._stop,), name="LossTracker", daemon=True)
+            self._thread.start()
+        if self._frame:
+            self._frame.follow()
+        while self._notes:
+            print(self._notes.popleft())
+
+    def _absorb(self) -> bool:
+        """Move the points from the queue into the curves. Whether there were any."""
+        with self._lock:
+            any_new = bool(self._queue)
+            while self._queue:
+                step, values = self._queue.popleft()
+                for name, value in values.items():
+                    curve = self._curves.get(name)
+                    if "epoch" not in values and curve and curve.first == step and len(curve.buckets) > 1:
+                        self._curves.clear()  # the run has begun again
+                        self._stale |= self._sent
+                    x = int(values.get("epoch", step)) if WINDOW_OF.get(name) == "accuracy" else step
+                    if name != "epoch":
+                        self._curves.setdefault(name, Curve()).add(x, float(value))
+                        self._changed.add(WINDOW_OF.get(name, name))
+        return any_new
+
+    def _windows(self) -> set[str]:
+        return {WINDOW_OF.get(name, name) for name in list(self._curves)} | set(self._pictures)
+
+    def _draw_on(self, stop: threading.Event) -> None:
+        """The thread that draws: at most twice a second, and 1 % of the time, so that the training keeps it."""
+        last = False
+        while not last:
+            last, started = stop.is_set(), time.monotonic()
+            try:
+                if self._absorb() and self._frame and not self._frame.page:
+                    self._frame.show(*self._picture())
+                pause = SHORTEST if self._changed else 2.0  # then it only sees whether the server is still there
+                if self._mode in ("auto", "visdom"):
+                    self._send()
+            except Exception as error:  # a plot is never worth a training
+                self._notes.append(f"the plot of {self.run!r} has stopped: {error!r}")
+                return
+            stop.wait(0 if last else min(LONGEST, max(pause, 100 * (time.monotonic() - started))))
+
+    def _send(self) -> None:
+        """Bring the server up to date, or find out that there is none."""
+        try:
+            if self._page is None:
+                if time.monotonic() < self._look_at:
+                    return
+                self._look_pause = min(30.0, 1.5 * self._look_pause)
+                self._look_at = time.monotonic() + self._look_pause
+                self._page = live_page.find(live_page.env_name(self.run))
+                self._changed |= self._windows()
+                self._notes.append(f"a visdom server has come: the plot is also at {self._page.url}")
+            if self._sent and not self._page.has(next(iter(self._sent))):
+                self._changed |= self._sent  # the server was started anew, and empty
+            if (
+                (self._changed & self._windows()) - self._sent - set(self._pictures)
+            ):  # a new plot stands before pictures
+                for window in self._sent & set(self._pictures):
+                    self._page.close(f"{window} {self._token}")
+                    self._changed.add(window)
+            for window in curves.in_order(list(self._changed)):
+                self._changed.discard(window)
+                if window not in self._windows():
+                    continue
+                self._sent.add(window)
+                lines = curves.lines(window, self._curves, self._others)
+                message = self._pictures.get(window) or live_page.plot_window(window, *lines)
+                self._page.show(f"{window} {self._token}", message)
+            for window in self._stale - self._windows():
+                self._page.close(f"{window} {self._token}")
+                self._sent.discard(window)
+            self._stale.clear()
+        except ConnectionError as error:
+            self._changed |= self._sent
+            if self._page and not self._lost:
+                self._notes.append(f"plot of {self.run!r}: {error}; the points are kept until it is back")
+                self._lost = True
+            if self._page:
+                self._page.revive()
+        else:
+            if self._lost:
+                self._notes.append(f"plot of {self.run!r}: the server is back and has the whole curve")
+            self._lost = False
+
+    def _picture(self) -> tuple[bytes, str]:
+        """The curves as a PNG picture, and in words."""
+        last = {name: curve.points()[1][-1] for name, curve in list(self._curves.items())}
+        text = ", ".join(f"{name} {math.nan if value is None else value:.4g}" for name, value in last.items())
+        windows = curves.in_order(self._windows() - set(self._pictures))
+        plots = {window: curves.lines(window, self._curves, self._others) for window in windows}
+        return live_page.picture(plots), f"plot of {self.run!r}, last: {text}"
+
+    def figure(self, title: str, figure: Figure) -> None:
+        """Show a matplotlib figure in a window of the page. Without a page nothing: a notebook shows its figures."""
+        if self._page and os.getpid() == self._pid:
+            self._pictures[title] = live_page.picture_window(title, figure)
+            self._changed.add(title)
+            self._work()
+
+    def images(self, images: torch.Tensor, labels: torch.Tensor, classes: Sequence[str] | None = None, **more) -> None:
+        """Show the first 16 of a batch of images ``(N, 3, H, W)`` with their labels ``(N,)``.
+
+        Further arguments, such as ``mean`` and ``std`` of normalised images, go to ``plots.image_grid``.
+        """
+        if self._page and os.getpid() == self._pid:
+            grid = image_grid(images[:16], classes, labels[:16], **more)
+            self.figure("first batch", grid)
+            plt.close(grid)  # else a notebook shows it again, below the cell
+
+    def overlay(self, run: str, points: Mapping[str, tuple[Sequence[int], Sequence[float]]] | None = None) -> None:
+        """Draw another run into the same plots: an earlier one of this process by its name, or ``points``.
+
+        ``points`` gives steps and values by name, with epochs for steps in ``validation_accuracy``. Raises
+        ``ValueError`` if no run of this process has that name.
+        """
+        if points is None and run not in LossTracker._live:
+            raise ValueError(f"there is no run {run!r} here, only {', '.join(map(repr, LossTracker._live))}")
+        self._others[run] = other = LossTracker._live[run]._curves if points is None else {}
+        for name, (steps, values) in (points or {}).items():
+            other[name] = Curve()
+            for step, value in zip(steps, values, strict=True):
+                other[name].add(step, curves.number(name, value))
+        self._changed |= self._windows() - set(self._pictures)
+
+    def close(self, final: bool = True) -> None:
+        """Draw what is left, for at most 5 s, and leave a picture of the curves below the cell. Called again: fine."""
+        if os.getpid() != self._pid or self._thread is None:
+            return
+        self._stop.set()
+        self._thread.join(5)
+        self._thread = None
+        while self._notes:
+            print(self._notes.popleft())
+        if final and self._frame and self._curves:
+            self._frame.show(*self._picture())
+
+    def __enter__(self) -> "LossTracker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def loss_tracker(loss_plot: LossTracker | str, loss_value: torch.Tensor, num: torch.Tensor) -> None:
+    """The lecture's function: append the point (``num``, ``loss_value``), tensors of one element, to a plot.
+
+    ``loss_plot`` is a ``LossTracker``, or the window that the lecture's ``vis.line`` has opened on the server at
+    ``VISDOM_SERVER``. If that server does not answer, the point is lost and a line says so, once.
+    """
+    if isinstance(loss_plot, LossTracker):
+        loss_plot(int(num), {"loss": loss_value})
+    else:
+        live_page.append_to_window(loss_plot, int(num), float(loss_value))
+
+
+@atexit.register
+def _close_all() -> None:
+    for tracker in list(LossTracker._live.values()):
+        tracker.close(final=False)

@@ -1,0 +1,356 @@
+"""A visdom server on this machine alone: the files of its page, running it, and one that ends with its parent.
+
+``python -m vgg_course.visdom_server`` runs a server for all notebooks (``make visdom``); with ``--assets`` it only
+fetches the files of its page, once, while the course is set up. ``live_page.py`` uses ``address`` and ``own``.
+"""
+
+import argparse
+import atexit
+import contextlib
+import errno
+import os
+import queue
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import visdom
+
+# What visdom's page loads besides its own code: npm package -> {file in the package: where the page looks for it}.
+# visdom itself fetches these from CDNs at its first start; with a package index alone they come from npm.
+_REACT_CSS = ("react-resizable@3.1.3", "react-grid-layout@2.2.3")
+_FONTS = [f"fonts/glyphicons-halflings-regular.{kind}" for kind in ("eot", "woff2", "woff", "ttf", "svg")]
+_MATHJAX = [
+    *("MathJax.js", "config/Safe.js", "config/TeX-AMS-MML_HTMLorMML.js", "extensions/Safe.js"),
+    *(f"jax/output/SVG/{name}" for name in ("jax.js", "config.js", "fonts/TeX/fontdata.js")),
+    "jax/output/SVG/fonts/TeX/Size1/Regular/Main.js",
+]
+ASSETS: dict[str, dict[str, str]] = {
+    "jquery@3.1.1": {"dist/jquery.min.js": "js/jquery.min.js"},
+    "bootstrap@3.3.7": {f"dist/{name}": name for name in ("js/bootstrap.min.js", "css/bootstrap.min.css", *_FONTS)},
+    "react@16.2.0": {"umd/react.production.min.js": "js/react-react.min.js"},
+    "react-dom@16.2.0": {"umd/react-dom.production.min.js": "js/react-dom.min.js"},
+    "react-modal@3.1.10": {"dist/react-modal.min.js": "js/react-modal.min.js"},
+    "plotly.js-dist-min@2.11.1": {"plotly.min.js": "js/plotly-plotly.min.js"},
+    "sjcl@1.0.7": {"sjcl.js": "js/sjcl.js"},
+    "layout-bin-packer@1.4.0": {"dist/layout-bin-packer.js": "js/layout_bin_packer.js"},
+    "d3@3.5.17": {"d3.min.js": "js/d3.v3.min.js"},
+    "d3-selection-multi@1.0.1": {"build/d3-selection-multi.js": "js/d3-selection-multi.v1.js"},
+    "save-svg-as-png@1.4.17": {"lib/saveSvgAsPng.js": "js/saveSvgAsPng.js"},
+    "react-resizable@3.1.3": {"css/styles.css": "css/react-resizable-styles.css"},
+    "react-grid-layout@2.2.3": {"css/styles.css": "css/react-grid-layout-styles.css"},
+    "mathjax@3.2.2": {"es5/tex-mml-svg.js": "js/mathjax/3.2.2/es5/tex-mml-svg.js"},
+}
+if visdom.__version__.startswith("0.2."):
+    for _new in (*_REACT_CSS, "mathjax@3.2.2"):
+        del ASSETS[_new]
+    ASSETS["react-resizable@1.4.6"] = {"css/styles.css": "css/react-resizable-styles.css"}
+    ASSETS["react-grid-layout@0.16.3"] = {"css/styles.css": "css/react-grid-layout-styles.css"}
+    ASSETS["mathjax@2.7.5"] = {name: f"js/mathjax/2.7.5/{name}" for name in _MATHJAX}
+
+# visdom's way for a user's own look: a style sheet beside the plots. In the low frame below a notebook's cell its head
+# would take a fourth of the room. The link of each plot that sends the data to a company's server is never shown.
+STYLE = """
+html { background: #f4f4f4 }
+.js-plot-link-container { display: none }
+@media (max-height: 500px) { .navbar-form { display: none } }
+"""
+LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+# ------------------------------------------------------------------ the page's files
+
+
+def assets_folder() -> Path:
+    """Where the page's files belong: inside the virtual environment, so they go when it goes."""
+    return Path(sys.prefix) / "share" / "vgg_course" / f"visdom-{visdom.__version__}"
+
+
+def _complete(static: Path) -> bool:
+    wanted = [name for files in ASSETS.values() for name in files.values()]
+    return all((static / name).is_file() and (static / name).stat().st_size for name in ["index.html", *wanted])
+
+
+def find_assets() -> Path | None:
+    """The folder with all files of the page: ours, or visdom's own if it has downloaded them. None: not there."""
+    for static in (assets_folder() / "static", Path(visdom.__file__).parent / "static"):
+        if _complete(static):
+            return static
+    return None
+
+
+def install_assets() -> str:
+    """Fetch the page's files into ``assets_folder()``: by visdom's own download, or else from npm. Says how.
+
+    Raises ``RuntimeError`` with both reasons if neither works.
+    """
+    if find_assets():
+        return f"the files of visdom's page are there: {find_assets()}"
+    target = assets_folder()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # all or nothing: renamed when it is complete
+        new = Path(folder) / "new"
+        (new / "static").parent.mkdir()
+        shutil.copytree(Path(visdom.__file__).parent / "static", new / "static")
+        # In a process of its own, for the download knows no time limit.
+        code = "import sys; from visdom.server.build import download_scripts; download_scripts(install_dir=sys.argv[1])"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run([sys.executable, "-c", code, str(new)], capture_output=True, timeout=120, check=False)
+        how = "by visdom's own download"
+        if not _complete(new / "static"):
+            _install_from_npm(new)
+            how = "from npm"
+        if not _complete(new / "static"):
+            raise RuntimeError("npm has sent other files of visdom's page than expected")
+        (new / "static" / "version.built").write_text(visdom.__version__)
+        shutil.rmtree(target, ignore_errors=True)
+        new.rename(target)
+    return f"the files of visdom's page were fetched {how}: {target}"
+
+
+def _install_from_npm(new: Path) -> None:
+    """Unpack the npm packages of ``ASSETS`` into ``new/static``, and their licences into ``new/licenses``."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise RuntimeError("visdom's download did not work and there is no npm: visdom's page stays out of reach")
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [npm, "pack", "--silent", "--pack-destination", folder, *ASSETS],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"visdom's download did not work, nor did npm: {(done.stderr.strip() or '?')[-300:]}")
+        for package, files in ASSETS.items():
+            name = package.replace("@", "-")
+            with tarfile.open(Path(folder) / f"{name}.tgz") as archive:
+                for member in archive.getmembers():
+                    _, _, inner = member.name.partition("/")
+                    if inner in files:
+                        place = new / "static" / files[inner]
+                    elif inner.upper().startswith(("LICEN", "COPYING", "README", "PACKAGE.JSON")):
+                        place = new / "licenses" / name / Path(inner).name
+                    else:
+                        continue
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    place.write_bytes(archive.extractfile(member).read())
+
+
+def address() -> tuple[str, int, str]:
+    """Where to look for a server, from ``VISDOM_SERVER`` and ``VISDOM_PORT``: (``http://host``, port, base URL)."""
+    server = os.environ.get("VISDOM_SERVER", "").strip() or "http://localhost"
+    parts = urlsplit(server if "//" in server else f"//{server}", scheme="http")
+    try:
+        port = int(os.environ.get("VISDOM_PORT", "").strip() or parts.port or 8097)
+    except ValueError:
+        port = 8097
+    host = parts.hostname or "localhost"
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}", port, parts.path.rstrip("/")
+
+
+# ------------------------------------------------------------------ the server
+
+
+def _refuse_foreign(handler) -> None:
+    """Answer 403 to what another web site asks for through the user's browser, websockets included.
+
+    A browser names the site that a request comes from in ``Origin``: it must be the host that was asked, ``Host``. And
+    that must be this machine, for a foreign name that is made to lead to 127.0.0.1 is a known way around the first
+    rule. A request that came through a proxy has the proxy's host, and so not our port.
+    """
+    app, headers = handler.application, handler.request.headers
+    origin, asked = headers.get("Origin"), headers.get("X-Forwarded-Host", headers.get("Host", ""))
+    host = urlsplit(f"//{headers.get('Host', '')}")
+    try:
+        through_proxy = bool(app.base_url) and host.port != app.port
+    except ValueError:  # not a port
+        through_proxy = False
+    foreign = origin is not None and urlsplit(origin).netloc.lower() != asked.lower()
+    if foreign or not (through_proxy or host.hostname in LOCAL):
+        handler.set_status(403)
+        handler.finish("This server answers pages of its own only.")
+
+
+def serve(port: int, folder: str, base_url: str = "", polling: bool = False, ready=print) -> None:
+    """Run a visdom server on 127.0.0.1 until the process ends; ``ready(port)`` is called when it listens.
+
+    It keeps its plots in memory and in ``folder``. Raises ``OSError`` if the port is taken, ``RuntimeError`` if the
+    files of its page are missing.
+    """
+    from visdom.server import app, run_server  # here: it takes a while, and only the server needs it
+    from visdom.server.handlers import base_handlers, socket_handlers
+
+    static = find_assets()
+    if static is None:
+        raise RuntimeError("the files of visdom's page are missing (python -m vgg_course.visdom_server --assets)")
+    with socket.socket() as probe:  # visdom 0.3.0 would take another port without a word
+        if sys.platform != "win32":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
+    # Settings that visdom leaves to its tornado: where its files are, and not to start again when a file changes.
+    app.tornado_settings.update(static_path=str(static), template_path=str(static), autoreload=False)
+    # Every request passes our door. Behind it, 0.3.0's own rule for websockets would refuse those from a proxy.
+    base_handlers.BaseHandler.prepare = base_handlers.BaseWebSocketHandler.prepare = _refuse_foreign
+    for handler in (socket_handlers.SocketHandler, socket_handlers.VisSocketHandler):
+        handler.check_origin = lambda *_: True
+    (Path(folder) / "style.css").write_text(STYLE)
+    options = {"base_url": base_url, "env_path": folder, "use_frontend_client_polling": polling}
+    run_server.start_server(port=port, bind_local=True, print_func=ready, **options)
+
+
+def _end_with_parent(folder: str) -> None:
+    """End this process when the one that holds the other end of its stdin is gone, however it went."""
+    with contextlib.suppress(OSError):
+        os.read(0, 1)
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class OwnServer:
+    """A visdom server of this process's own: a child that ends with it, even if it is killed. See ``own``."""
+
+    def __init__(self, base_url: str, polling: bool, port: int | None = None) -> None:
+        self.port, self.pid = port or _free_port(), os.getpid()
+        self.base_url = base_url.format(port=self.port)
+        self.folder = tempfile.mkdtemp(prefix="vgg_course_visdom_")
+        # This file by its path (-P: without its folder among the modules), for the package may be known to us alone.
+        command = [sys.executable, "-P", __file__, "--child", "--port", str(self.port), "--folder", self.folder]
+        command += [f"--base-url={self.base_url}", *(["--polling"] if polling else [])]
+        # A session of its own: a notebook's stop button sends Ctrl-C to the whole group of the kernel.
+        apart = {"creationflags": 0x08000200} if sys.platform == "win32" else {"start_new_session": True}
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, **apart)
+        # A forked child (a DataLoader's worker) must not keep the server alive by holding the pipe too.
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.process.stdin.close)
+        atexit.register(self.stop)
+
+    def wait_until_ready(self, seconds: float = 20.0) -> None:
+        """Return when it listens. Raises ``RuntimeError`` with its reason if it ends, or says nothing in time."""
+        said: queue.Queue[str] = queue.Queue()
+
+        def listen() -> None:
+            with self.process.stdout:
+                for line in self.process.stdout:
+                    said.put(line)
+            said.put("FAILED it ended at once")
+
+        threading.Thread(target=listen, daemon=True).start()
+        deadline, line = time.monotonic() + seconds, ""
+        while not line.startswith(("READY", "FAILED")):  # visdom says other things too
+            try:
+                line = said.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                line = f"FAILED it was not ready in {seconds:g} s"
+        if line.startswith("FAILED"):
+            self.stop()
+            raise RuntimeError(line.removeprefix("FAILED").strip())
+
+    def stop(self) -> None:
+        """End it now. Does nothing in a fork of the process that started it."""
+        if os.getpid() != self.pid:
+            return
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()  # the gentle way: it tidies up and goes
+        try:
+            self.process.wait(2)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)  # for one that was killed
+
+
+_own: OwnServer | None = None
+_own_lock = threading.Lock()
+
+
+def own(base_url: str = "", polling: bool = False) -> OwnServer:
+    """This process's own server, started at the first call. ``{port}`` in ``base_url`` stands for its port.
+
+    One that was killed is started again where it was, so that open pages find it. Raises ``RuntimeError`` with the
+    reason if it cannot be started.
+    """
+    global _own
+    with _own_lock:
+        mine = _own if _own and _own.pid == os.getpid() else None
+        if mine and mine.process.poll() is None:
+            return mine
+        if mine:
+            mine.stop()  # it was killed: tidy up after it
+        if find_assets() is None:
+            raise RuntimeError("the files of visdom's page are missing (python -m vgg_course.visdom_server --assets)")
+        for port in (mine.port if mine else None, None):
+            try:
+                server = OwnServer(base_url, polling, port)
+                server.wait_until_ready()
+            except (OSError, RuntimeError) as error:  # no process to be had; or its port was taken by someone faster
+                reason = error
+            else:
+                _own = server
+                return server
+        raise RuntimeError(f"a visdom server did not start: {reason}")
+
+
+def main() -> None:
+    """The command line: see the module."""
+    parser = argparse.ArgumentParser(prog="python -m vgg_course.visdom_server", description=__doc__.split("\n")[0])
+    parser.add_argument("--assets", action="store_true", help="fetch the files of the page, then end")
+    parser.add_argument("--port", type=int, help="default: VISDOM_PORT, or 8097")
+    parser.add_argument("--base-url", default="", help="the path under which a proxy shows it")
+    parser.add_argument("--polling", action="store_true", help="no websockets, for proxies that do not pass them")
+    parser.add_argument("--folder", help="where it keeps plots that are saved by hand; default: a temporary one")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    port = options.port or address()[1]
+    if options.assets:
+        try:
+            print(install_assets())
+        except RuntimeError as error:  # a course without the live page still has the inline curve
+            print(f"{error}. The loss is then drawn inline.", file=sys.stderr)
+            sys.exit(1)
+        return
+    folder, keep = options.folder or tempfile.mkdtemp(prefix="vgg_course_visdom_"), options.folder and not options.child
+    if options.child:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
+    else:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+    def ready(listening: int) -> None:
+        if not options.child:
+            print(f"visdom is ready: http://localhost:{listening}{options.base_url} (Ctrl-C ends it)", flush=True)
+            return
+        print("READY", listening, flush=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads on, and a full pipe would stop it
+
+    try:
+        serve(port, folder, options.base_url, options.polling, ready)
+    except KeyboardInterrupt:
+        print("visdom has ended")
+    except Exception as error:
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        reason = f"port {port} of 127.0.0.1 is taken (VISDOM_PORT asks for another)" if taken else error
+        print(f"FAILED {reason}" if options.child else f"no visdom server: {reason}", flush=True)
+        sys.exit(1)
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
