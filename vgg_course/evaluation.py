@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from vgg_course.data import Images, batches
+from vgg_course.speed import views as views_of
 
 
 def autocast(device: torch.device | str, precision: str) -> torch.autocast:
@@ -17,18 +18,24 @@ def autocast(device: torch.device | str, precision: str) -> torch.autocast:
     return torch.autocast(torch.device(device).type, dtype=low, enabled=precision != "fp32")
 
 
-def predict(model: nn.Module, split: Images, *, batch_size: int = 1000, precision: str = "fp32") -> torch.Tensor:
+def predict(
+    model: nn.Module, split: Images, *, batch_size: int = 1000, precision: str = "fp32", views: int = 1
+) -> torch.Tensor:
     """Logits ``(N, classes)`` float32 on the CPU for all images of a split, in their order.
 
     The model runs in ``eval()`` (dropout off, batch norm with its running statistics) and in ``inference_mode()``
     (nothing is kept for gradients), on the device where its weights are; afterwards it is in its former mode again.
+    With ``views`` 2 or 6 the logits are means over so many views of each image: see :func:`vgg_course.speed.views`.
     """
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode(), autocast(device, precision):
-            logits = [model(images).float() for images, _ in batches(split.to(device), batch_size)]
+            logits = [
+                sum(model(view).float() for view in views_of(images, views)) / views
+                for images, _ in batches(split.to(device), batch_size)
+            ]
     finally:
         model.train(was_training)
     return torch.cat(logits).cpu()

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import torch
 
-from vgg_course.data import load_dataset
+from vgg_course.data import Images, load_dataset
 from vgg_course.evaluation import accuracy, predict
-from vgg_course.training import FAST, LECTURE, QUICK, History, Recipe, Tracker, fit
+from vgg_course.speed import whiten
+from vgg_course.training import BEST, FAST, LECTURE, QUICK, History, Recipe, Tracker, fit
 from vgg_course.vgg import VGG, cfg, make_layers
 
 PACKAGE = Path(__file__).parent
@@ -28,24 +29,41 @@ WEIGHTS = PACKAGE / "weights"
 
 @dataclass(frozen=True)
 class Run:
-    """A network and the recipe that trains it; ``head`` are keyword arguments of :class:`VGG`."""
+    """A network and the recipe that trains it; ``head`` are keyword arguments of :class:`VGG`.
+
+    ``layers`` are those of :func:`make_layers`; with ``"patch"`` the first layer is whitened for the training
+    images. With ``views`` above 1 the trained network is tested on so many views of each image.
+    """
 
     recipe: Recipe
     cfg: Sequence[int | str]
     batch_norm: bool = True
     head: dict = field(default_factory=lambda: {"global_pool": True, "hidden": ()})
+    layers: dict = field(default_factory=dict)
+    views: int = 1
 
-    def build(self, num_classes: int = 10) -> VGG:
-        """The network with fresh weights; the same ones for the same seed of the recipe."""
+    def build(self, num_classes: int = 10, train: Images | None = None) -> VGG:
+        """The network with fresh weights, the same ones for the same seed of the recipe; whitened for ``train``."""
         torch.manual_seed(self.recipe.seed)
-        return VGG(make_layers(self.cfg, batch_norm=self.batch_norm), num_classes=num_classes, **self.head)
+        features = make_layers(self.cfg, batch_norm=self.batch_norm, **self.layers)
+        model = VGG(features, num_classes=num_classes, **self.head)
+        if self.layers.get("patch") and train is not None:
+            whiten(model, train)
+        return model
 
 
+FAST_NETWORK = {
+    "head": {"global_pool": "max", "hidden": ()},
+    "layers": {"pool_first": True, "patch": 2},
+}
+QUICK_NETWORK = {**FAST_NETWORK, "layers": {"pool_first": True, "patch": 3}}
 RUNS = {
     "lecture": Run(LECTURE, cfg["cifar10"], False, {"input_size": 32}),
     "lecture_per_batch": Run(replace(LECTURE, schedule="step_per_batch"), cfg["cifar10"], False, {"input_size": 32}),
-    "quick": Run(QUICK, cfg["quick"]),
-    "fast": Run(FAST, cfg["fast"]),
+    "quick": Run(QUICK, cfg["quick"], **QUICK_NETWORK),
+    "digits": Run(replace(QUICK, epochs=5, batch_size=50), cfg["quick"], **QUICK_NETWORK),  # few images: small steps
+    "fast": Run(FAST, cfg["fast"], **FAST_NETWORK, views=6),
+    "best": Run(BEST, cfg["best"], **FAST_NETWORK, views=6),
 }
 
 
@@ -68,7 +86,8 @@ def load_trained(name: str = "fast") -> VGG:
         known = ", ".join(sorted(path.stem for path in WEIGHTS.glob("*.pt")))
         raise FileNotFoundError(f"there are no weights {file.name}; there are: {known}")
     saved = torch.load(file, map_location="cpu", weights_only=True)
-    model = VGG(make_layers(saved["cfg"], batch_norm=saved["batch_norm"]), saved["num_classes"], **saved["head"])
+    features = make_layers(saved["cfg"], batch_norm=saved["batch_norm"], **saved["layers"])
+    model = VGG(features, saved["num_classes"], **saved["head"])
     model.load_state_dict(saved["state_dict"])  # stored as float16, computed with as float32
     return model.eval()
 
@@ -76,9 +95,9 @@ def load_trained(name: str = "fast") -> VGG:
 def save_weights(model: VGG, run: Run, file: Path) -> None:
     """Write the weights in half precision, with all that is needed to build the network again."""
     state = {k: v.half() if v.is_floating_point() else v for k, v in model.cpu().state_dict().items()}
-    saved = {"cfg": list(run.cfg), "batch_norm": run.batch_norm, "head": dict(run.head), "state_dict": state}
+    network = {"cfg": list(run.cfg), "batch_norm": run.batch_norm, "head": dict(run.head), "layers": dict(run.layers)}
     file.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({**saved, "num_classes": model.classifier[-1].out_features}, file)
+    torch.save({**network, "num_classes": model.classifier[-1].out_features, "state_dict": state}, file)
 
 
 def train(name: str, dataset: str = "cifar10", tracker: Tracker | None = None, **changes) -> tuple[VGG, dict]:
@@ -87,20 +106,22 @@ def train(name: str, dataset: str = "cifar10", tracker: Tracker | None = None, *
         raise ValueError(f"there is no run {name!r}: choose one of {', '.join(RUNS)}")
     data = load_dataset(dataset)
     run = replace(RUNS[name], recipe=replace(RUNS[name].recipe, **changes))
-    model = run.build(len(data.classes))
     started = time.perf_counter()
+    model = run.build(len(data.classes), data.train)
     history = fit(model, data, run.recipe, tracker)
+    precision = run.recipe.resolve_precision()
+    test_accuracy = accuracy(predict(model, data.test, precision=precision, views=run.views), data.test.labels)
     seconds = time.perf_counter() - started
-    test_accuracy = accuracy(predict(model, data.test), data.test.labels)
     return model, {
         "name": name,
         "dataset": data.name,
         "cfg": list(run.cfg),
         "recipe": asdict(run.recipe),
-        "precision": run.recipe.resolve_precision(),
+        "precision": precision,
         "seed": run.recipe.seed,
         "seconds": round(seconds, 1),
         "test_accuracy": round(test_accuracy, 4),
+        "views": run.views,
         "machine": f"{_processor()}, {torch.get_num_threads()} threads, {run.recipe.resolve_device().type}",
         "torch": torch.__version__,
         "history": _rounded(history),

@@ -38,29 +38,44 @@ cfg: dict[str, list[int | str]] = {
     "E": [64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512, "M"],
     "custom": [64, 64, 64, "M", 128, 128, 128, "M", 256, 256, 256, "M"],
     "cifar10": [32, 32, "M", 64, 64, 128, 128, 128, "M", 256, 256, 256, 512, 512, 512, "M"],
-    "quick": [24, "M", 48, 48, "M", 96, 96, "M", 192],
-    "fast": [32, "M", 64, 64, "M", 128, 128, "M", 256, 256],
+    "quick": [32, "M", 32, "M", 64, 64, "M", 128],
+    "fast": [24, 24, "M", 24, 128, "M", 128, 256, "M", 256],
+    "best": [24, 64, "M", 64, 256, "M", 256, 256, "M", 256],
 }
 
 
-def make_layers(cfg: Sequence[int | str], batch_norm: bool = False) -> nn.Sequential:
+def make_layers(
+    cfg: Sequence[int | str], batch_norm: bool = False, *, pool_first: bool = False, patch: int | None = None
+) -> nn.Sequential:
     """Turn a list into layers: ``(N, 3, H, W)`` float in, ``(N, C, H / 2**pools, W / 2**pools)`` out.
 
     A number becomes a 3x3 convolution with padding 1 and that many output channels ``C``, then batch norm if asked
-    for, then ReLU in place. ``'M'`` becomes a 2x2 max pool with stride 2.
+    for, then ReLU in place. ``'M'`` becomes a 2x2 max pool with stride 2. Two options for training fast:
+
+    * ``pool_first=True`` puts a pool right behind the convolution before it: the norm and the ReLU then have a quarter
+      of the pixels to do, and the maximum is the same before and after them, as both keep the order of the values.
+    * ``patch=2`` makes the first convolution 2x2, without padding and norm: it sees whole patches of the image and
+      nothing else. For ``speed.whiten``, which sets its weights. A 32x32 image becomes 31x31.
 
     Raises ``ValueError`` for a list without a convolution and for an entry that is neither a positive whole number
     nor ``'M'``; the message names the entry and its position. Source: the lecture, part 1, and the paper's table 1.
     """
     _check_cfg(cfg)
+    if patch is not None and not (isinstance(patch, int) and patch >= 1):
+        raise ValueError(f"patch is the side of the first convolution's patches in pixels, such as 2, not {patch!r}")
     layers: list[nn.Module] = []
-    in_channels = 3
-    for v in cfg:
+    in_channels, conv2d = 3, None
+    for position, v in enumerate(cfg):
         if v == "M":
-            layers += [nn.MaxPool2d(kernel_size=2, stride=2)]
+            pool = nn.MaxPool2d(kernel_size=2, stride=2)
+            if pool_first and position > 0 and cfg[position - 1] != "M":
+                layers.insert(layers.index(conv2d) + 1, pool)
+            else:
+                layers += [pool]
         else:
-            conv2d = nn.Conv2d(in_channels, v, kernel_size=3, padding=1)
-            if batch_norm:
+            of_patches = patch is not None and conv2d is None
+            conv2d = nn.Conv2d(in_channels, v, kernel_size=patch if of_patches else 3, padding=0 if of_patches else 1)
+            if batch_norm and not of_patches:
                 layers += [conv2d, nn.BatchNorm2d(v), nn.ReLU(inplace=True)]
             else:
                 layers += [conv2d, nn.ReLU(inplace=True)]
@@ -89,7 +104,7 @@ class VGG(nn.Module):
     small images: at 32x32 the features are 1x1, and each value is copied 49 times. For those, size the head:
 
     * ``input_size=32``: no pooling; the first linear layer fits the features of a 32x32 image exactly.
-    * ``global_pool=True``: average each map to one number; fits images of every size.
+    * ``global_pool=True``: average each map to one number; fits images of every size. ``"max"``: its largest value.
     * ``hidden=(4096, 4096)``: the widths of the hidden linear layers; ``()`` for none.
     * ``dropout=0.5``: the part of the hidden values that dropout sets to zero while training.
 
@@ -104,19 +119,21 @@ class VGG(nn.Module):
         init_weights: bool = True,
         *,
         input_size: int | None = None,
-        global_pool: bool = False,
+        global_pool: bool | str = False,
         hidden: Sequence[int] = (4096, 4096),
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
         self.features = features
+        if global_pool not in (True, False, "max"):
+            raise ValueError(f"global_pool is True (the mean of each map), 'max' or False, not {global_pool!r}")
         if input_size is not None and global_pool:
             raise ValueError(f"give input_size={input_size} or global_pool=True, not both: each sizes the head")
         if input_size is not None:
             self.avgpool = nn.Identity()
             width = self._features_of_a_square(input_size)
         elif global_pool:
-            self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+            self.avgpool = nn.AdaptiveMaxPool2d((1, 1)) if global_pool == "max" else nn.AdaptiveAvgPool2d((1, 1))
             width = [m for m in features.modules() if isinstance(m, nn.Conv2d)][-1].out_channels
         else:
             self.avgpool = nn.AdaptiveAvgPool2d((7, 7))
@@ -157,7 +174,8 @@ class VGG(nn.Module):
 
     def _check_input(self, x: torch.Tensor) -> None:
         """Refuse an input that the layers cannot take, before a layer fails with words of its own."""
-        channels = next((m.in_channels for m in self.features.modules() if isinstance(m, nn.Conv2d)), None)
+        first = next((m for m in self.features.modules() if isinstance(m, nn.Conv2d)), None)
+        channels = first.in_channels if first else None
         halvings = sum(isinstance(m, nn.MaxPool2d) for m in self.features.modules())
         if x.dim() != 4:
             hint = "; add the batch dimension with x.unsqueeze(0)" if x.dim() == 3 else ""
@@ -165,12 +183,13 @@ class VGG(nn.Module):
         if channels is not None and x.shape[1] != channels:
             hint = "; the channels come second: x.permute(0, 3, 1, 2)" if x.shape[3] == channels else ""
             raise ValueError(f"VGG takes {channels} channels, but the input {tuple(x.shape)} has {x.shape[1]}{hint}")
+        border = first.kernel_size[0] - 1 if first and first.padding == (0, 0) else 0  # what it cuts off
         side = min(x.shape[2:])
-        if side < 2**halvings:
-            allowed = max(side, 1).bit_length() - 1
+        if side < 2**halvings + border:
+            allowed = max(side - border, 1).bit_length() - 1
             raise ValueError(
                 f"{side} pixels allow {allowed} halvings; this cfg has {halvings}: "
-                f"take out a pool or use images of at least {2**halvings} pixels"
+                f"take out a pool or use images of at least {2**halvings + border} pixels"
             )
 
     def _features_of_a_square(self, side: int) -> int:

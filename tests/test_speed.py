@@ -1,0 +1,310 @@
+"""Each lever against values worked out by hand, or against torch where torch has the same."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from vgg_course.data import Dataset, Images, load_dataset
+from vgg_course.evaluation import predict
+from vgg_course.speed import Muon, augmented, orthogonal, patch_filters, smaller, views, whiten
+from vgg_course.training import Recipe, fit
+from vgg_course.vgg import VGG, make_layers
+
+MUON = Recipe(epochs=1, batch_size=50, lr=0.2, optimizer="muon", other_lr=0.02, momentum=0.6, precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load_dataset("digits", verbose=False)
+
+
+def split_of(images: torch.Tensor) -> Images:
+    return Images(images, torch.zeros(len(images), dtype=torch.int64), ("a", "b"), "made up", (0.5,) * 3, (0.25,) * 3)
+
+
+def network(cfg=(8, "M", 8, "M"), **options) -> VGG:
+    torch.manual_seed(0)
+    return VGG(make_layers(cfg, batch_norm=True, **options), num_classes=10, global_pool=True, hidden=())
+
+
+class TestWhitening:
+    def test_patches_have_unit_covariance_afterwards(self):
+        """Smooth noise, as neighbouring pixels are alike in images: strongly correlated patches go in."""
+        torch.manual_seed(0)
+        images = functional.avg_pool2d(torch.randn(200, 3, 34, 34), 3, stride=1)
+        outputs = functional.conv2d(images, patch_filters(images, 2, floor=0)).transpose(0, 1).flatten(1)  # (12, P)
+        assert outputs.shape == (12, 200 * 31 * 31)
+        assert torch.allclose(outputs @ outputs.T / outputs.shape[1], torch.eye(12), atol=1e-4)
+
+    def test_the_strongest_direction_comes_first(self):
+        """Grey images whose 2x2 patches are constant: one direction holds all there is, all weights alike."""
+        images = torch.randn(50, 1, 1, 1).expand(50, 3, 6, 6)
+        first = patch_filters(images, 2)[0]
+        assert torch.allclose(first, first[0, 0, 0].expand(3, 2, 2), atol=1e-5)
+        assert first[0, 0, 0].abs() == pytest.approx(1 / (12 * (images.square().mean() + 5e-4 / 12)) ** 0.5 / 12**0.5)
+
+    def test_the_first_layer_is_set_and_frozen(self, digits):
+        model = network(patch=3)
+        others = [p.clone() for p in list(model.parameters())[2:]]
+        whiten(model, digits.train, count=300)
+        expected = patch_filters(digits.train.normalize(digits.train.images[:300]), 3)[:4]
+        assert torch.equal(model.features[0].weight, torch.cat([expected, -expected]))
+        assert not model.features[0].bias.any()
+        frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+        assert frozen == ["features.0.weight", "features.0.bias"]
+        assert all(torch.equal(a, b) for a, b in zip(others, list(model.parameters())[2:], strict=True))
+
+    def test_frozen_means_unchanged_by_training(self, digits):
+        model = network(patch=3)
+        whiten(model, digits.train)
+        before = [p.clone() for p in model.parameters()]
+        data = Dataset(digits.train.subset(slice(0, 100)), digits.validation, digits.test, "digits")
+        fit(model, data, MUON, progress=False)
+        same = [torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)]
+        assert same[:3] == [True, True, False]
+
+    @pytest.mark.parametrize("filters", [7, 56])
+    def test_a_first_layer_that_cannot_be_whitened(self, digits, filters):
+        with pytest.raises(ValueError, match=f"even number of filters, at most 54 .* has {filters}"):
+            whiten(network((filters, "M", 8)), digits.train)
+
+
+class TestMuon:
+    @pytest.mark.parametrize("shape", [(16, 144), (64, 32), (32, 32)])
+    def test_singular_values_come_near_1(self, shape):
+        torch.manual_seed(0)
+        u, _, vh = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+        values = torch.linspace(0.2, 1, min(shape))
+        result = orthogonal(7 * u @ values.diag() @ vh, steps=5)
+        after = torch.linalg.svdvals(result)
+        assert after.min() > 0.65 and after.max() < 1.25
+        assert torch.allclose(result, u @ (u.T @ result @ vh.T).diag().diag() @ vh, atol=1e-4)  # the same directions
+
+    def test_one_step_is_the_polynomial(self):
+        matrix = torch.diag(torch.tensor([3.0, 4.0]))  # of norm 5: singular values 0.6 and 0.8
+        expected = [3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5 for s in (0.6, 0.8)]
+        assert torch.allclose(orthogonal(matrix, steps=1), torch.diag(torch.tensor(expected)), atol=1e-5)
+
+    def test_bfloat16_is_close(self):
+        torch.manual_seed(0)
+        matrix = torch.randn(16, 72)
+        low = orthogonal(matrix.bfloat16())
+        assert low.dtype == torch.bfloat16
+        assert torch.allclose(low.float(), orthogonal(matrix), atol=0.02)
+
+    def test_all_but_filters_take_the_steps_of_sgd(self):
+        torch.manual_seed(0)
+        layer = nn.Linear(5, 3)
+        same = nn.Linear(5, 3)
+        same.load_state_dict(layer.state_dict())
+        ours = Muon(layer.parameters(), lr=9, other_lr=0.1, momentum=0.7, weight_decay=0.01)
+        sgd = torch.optim.SGD(same.parameters(), lr=0.1, momentum=0.7, weight_decay=0.01, nesterov=True)
+        for _ in range(4):
+            x = torch.randn(8, 5)
+            for model, optimizer in ((layer, ours), (same, sgd)):
+                optimizer.zero_grad()
+                model(x).square().sum().backward()
+                optimizer.step()
+        assert torch.allclose(layer.weight, same.weight, atol=1e-6)
+        assert torch.allclose(layer.bias, same.bias, atol=1e-6)
+
+    def test_two_steps_of_a_filter_by_hand(self):
+        torch.manual_seed(0)
+        filters = nn.Parameter(torch.randn(4, 2, 3, 3))
+        optimizer = Muon([filters], lr=0.5, momentum=0.6)
+        by_hand, velocity = filters.detach().clone(), torch.zeros(4, 18)
+        for _ in range(2):
+            gradient = torch.randn(4, 2, 3, 3)
+            filters.grad = gradient.clone()
+            optimizer.step()
+            velocity = 0.6 * velocity + gradient.view(4, 18)
+            by_hand = by_hand * 2 / by_hand.norm()  # four filters of mean square norm 1
+            by_hand = by_hand - 0.5 * orthogonal(gradient.view(4, 18) + 0.6 * velocity).view(4, 2, 3, 3)
+        assert torch.allclose(filters, by_hand, atol=1e-5)
+
+    def test_frozen_and_unused_parameters_stay(self):
+        frozen, unused = nn.Parameter(torch.ones(3), requires_grad=False), nn.Parameter(torch.ones(3))
+        used = nn.Parameter(torch.ones(3))
+        used.grad = torch.ones(3)
+        Muon([frozen, unused, used]).step()
+        assert torch.equal(frozen, torch.ones(3)) and torch.equal(unused, torch.ones(3))
+        assert not torch.equal(used, torch.ones(3))
+
+    def test_the_state_can_be_saved(self):
+        filters = nn.Parameter(torch.ones(2, 1, 3, 3))
+        filters.grad = torch.ones_like(filters)
+        first, second = Muon([filters]), Muon([filters])
+        first.step()
+        second.load_state_dict(first.state_dict())
+        assert torch.equal(second.state[filters]["velocity"], torch.ones_like(filters))
+
+    def test_the_recipe_makes_it(self, digits):
+        optimizer = MUON.make_optimizer(network())
+        assert [(g["lr"], g["filters"], len(g["params"])) for g in optimizer.param_groups] == [
+            (0.2, True, 2),
+            (0.02, False, 8),
+        ]
+        data = Dataset(digits.train.subset(slice(0, 400)), digits.validation, digits.test, "digits")
+        history = fit(network(), data, replace(MUON, schedule="linear"), progress=False)
+        assert history.batch_loss[-1] < history.batch_loss[0]
+        assert history.batch_learning_rate == pytest.approx([0.2 * (1 - (step + 0.5) / 8) for step in range(8)])
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"optimizer": "adam"}, "optimizer is 'adam'"),
+            ({"other_lr": 0}, "other_lr is 0"),
+            ({"optimizer": "sgd"}, "other_lr is 0.02"),
+            ({"small_part": 1.5}, "small_part is 1.5"),
+            ({"augmentation": "mirror"}, "augmentation is 'mirror'"),
+        ],
+    )
+    def test_recipes_that_make_no_sense(self, change, words):
+        with pytest.raises(ValueError, match=words):
+            replace(MUON, **change)
+
+
+class TestAugmentation:
+    images = torch.arange(40 * 3 * 6 * 6).remainder(251).to(torch.uint8).view(40, 3, 6, 6)
+
+    def test_every_image_is_flipped_in_every_other_epoch(self):
+        split = split_of(self.images)
+        flipped = []
+        for epoch in range(4):
+            shown = augmented(split, seed=1, epoch=epoch, shift=0).images
+            same = (shown == self.images).flatten(1).all(1)
+            mirrored = (shown == self.images.flip(3)).flatten(1).all(1)
+            assert torch.equal(same, ~mirrored)
+            flipped.append(mirrored)
+        assert torch.equal(flipped[0], ~flipped[1])
+        assert torch.equal(flipped[0], flipped[2]) and torch.equal(flipped[1], flipped[3])
+        assert 10 < flipped[0].sum() < 30
+
+    def test_every_image_is_a_window_of_its_padded_self(self):
+        padded = functional.pad(self.images.float(), (2, 2, 2, 2), mode="reflect").to(torch.uint8)
+        places = set()
+        for image, source in zip(augmented(split_of(self.images), seed=0, epoch=3).images, padded, strict=True):
+            fits = [
+                (down, right, mirror)
+                for down in range(5)
+                for right in range(5)
+                for mirror in (False, True)
+                for window in [source[:, down : down + 6, right : right + 6]]
+                if torch.equal(image, window.flip(2) if mirror else window)
+            ]
+            assert len(fits) == 1
+            places.add(fits[0])
+        assert len(places) > 20  # of 50
+
+    def test_the_rest_stays(self):
+        split = split_of(self.images)
+        before = self.images.clone()
+        shown = augmented(split, seed=0, epoch=0)
+        assert torch.equal(split.images, before)
+        assert torch.equal(shown.labels, split.labels) and shown.images.dtype == torch.uint8
+        assert shown.images.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(shown.images, augmented(split, seed=0, epoch=0).images)
+        assert not torch.equal(shown.images, augmented(split, seed=0, epoch=2).images)
+        assert not torch.equal(shown.images, augmented(split, seed=1, epoch=0).images)
+
+    def test_fit_shows_them(self, digits, monkeypatch):
+        epochs = []
+
+        def spy(split, *, seed, epoch):
+            epochs.append((seed, epoch))
+            return augmented(split, seed=seed, epoch=epoch)
+
+        monkeypatch.setattr("vgg_course.training.augmented", spy)
+        data = Dataset(digits.train.subset(slice(0, 60)), digits.validation, digits.test, "digits")
+        fit(network(), data, replace(MUON, epochs=2, seed=5, augmentation="alternating"), progress=False)
+        assert epochs == [(5, 0), (5, 1)]
+
+
+class TestSmaller:
+    def test_a_ramp_stays_a_ramp(self):
+        ramp = torch.arange(8.0).expand(1, 1, 8, 8)
+        assert torch.allclose(smaller(ramp)[0, 0], (torch.arange(6.0) + 0.5) * 8 / 6 - 0.5)
+
+    def test_fit_begins_with_small_images(self, digits):
+        sides = []
+        model = network()
+        model.features.register_forward_pre_hook(lambda module, x: sides.append(x[0].shape[2]))
+        data = Dataset(digits.train.subset(slice(0, 100)), digits.validation.subset(slice(0, 5)), digits.test, "digits")
+        fit(model, data, replace(MUON, epochs=2, small_part=0.75), progress=False)
+        assert sides == [24, 24, 32, 24, 32, 32]  # two steps and a look at the validation images, twice
+
+
+class TestViews:
+    def test_what_is_seen(self):
+        image = torch.arange(9.0).view(1, 1, 3, 3)
+        shown = [view.flatten().tolist() for view in views(image, 6)]
+        assert shown == [
+            [0, 1, 2, 3, 4, 5, 6, 7, 8],
+            [4, 3, 4, 1, 0, 1, 4, 3, 4],  # row 1 and column 1 are the reflections of what lies outside
+            [4, 5, 4, 7, 8, 7, 4, 5, 4],
+            [2, 1, 0, 5, 4, 3, 8, 7, 6],
+            [4, 3, 4, 1, 0, 1, 4, 3, 4],
+            [4, 5, 4, 7, 8, 7, 4, 5, 4],
+        ]
+        assert [view.tolist() for view in views(image, 2)] == [image.tolist(), image.flip(3).tolist()]
+
+    @pytest.mark.parametrize("count", [2, 6])
+    def test_predict_takes_the_mean(self, digits, count):
+        model, split = network().eval(), digits.test.subset(slice(0, 20))
+        with torch.no_grad():
+            by_hand = [model(view) for view in views(split.normalize(split.images), count)]
+        assert len(by_hand) == count
+        assert torch.allclose(predict(model, split, views=count), torch.stack(by_hand).mean(0), atol=1e-6)
+
+    def test_other_numbers_are_refused(self, digits):
+        with pytest.raises(ValueError, match=r"1, 2 .* or 6 .* not 3"):
+            predict(network(), digits.test, views=3)
+
+
+class TestLayers:
+    CFG = (8, "M", 8, 8, "M", "M")
+
+    def test_the_order_of_the_layers(self):
+        def names(**options):
+            return "".join(type(m).__name__[0] for m in make_layers(self.CFG, **options))
+
+        assert names(batch_norm=True) == "CBRMCBRCBRMM"
+        assert names(batch_norm=True, pool_first=True) == "CMBRCBRCMBRM"
+        assert names(pool_first=True) == "CMRCRCMRM"
+
+    def test_the_first_patch(self):
+        layers = make_layers((8, 8), batch_norm=True, patch=3)
+        assert [type(m).__name__ for m in layers] == ["Conv2d", "ReLU", "Conv2d", "BatchNorm2d", "ReLU"]
+        assert [layers[0].padding, layers[2].padding] == [(0, 0), (1, 1)]
+        assert layers(torch.zeros(1, 3, 32, 32)).shape == (1, 8, 30, 30)
+        assert make_layers((8, 8), patch=2)[0].kernel_size == (2, 2)
+        with pytest.raises(ValueError, match="such as 2, not 0"):
+            make_layers((8, 8), patch=0)
+
+    def test_a_patch_needs_some_pixels_more(self):
+        model = network((8, "M", 8, "M"), patch=3)
+        assert model(torch.zeros(2, 3, 6, 6)).shape == (2, 10)
+        with pytest.raises(ValueError, match="5 pixels allow 1 halvings; .* at least 6 pixels"):
+            model(torch.zeros(2, 3, 5, 5))
+
+    def test_the_largest_value_of_each_map(self):
+        model = VGG(make_layers((8, "M")), 10, global_pool="max", hidden=())
+        x = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 8, 8))).float()
+        assert torch.equal(model(x), model.classifier(model.features(x).amax((2, 3))))
+        with pytest.raises(ValueError, match="'max' or False, not 'min'"):
+            VGG(make_layers((8,)), global_pool="min")
+
+    def test_the_trained_network_computes_the_same(self):
+        """As long as the scale of the norm is positive, as it is when it starts at 1."""
+        usual, early = network(self.CFG).eval(), network(self.CFG, pool_first=True).eval()
+        norms = [[m for m in model.modules() if isinstance(m, nn.BatchNorm2d)] for model in (usual, early)]
+        for a, b in zip(*norms, strict=True):
+            a.running_mean.normal_()
+            a.weight.data.uniform_(0.5, 2)
+            b.load_state_dict(a.state_dict())
+        x = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 16, 16))).float()
+        assert torch.allclose(usual(x), early(x), atol=1e-6)
