@@ -1,7 +1,7 @@
 """The table of targets: how well and how fast the named runs learn CIFAR-10 on this machine.
 
-    python benchmarks/recipes.py              QUICK and FAST with three seeds each, about 6 minutes on two cores
-    python benchmarks/recipes.py best         the run for 94 %, one seed, about 8 minutes more
+    python benchmarks/recipes.py              QUICK and FAST, three seeds each: 6 to 11 minutes on two cores
+    python benchmarks/recipes.py best         the run meant for 94 %, one seed: 8 to 20 minutes
     python benchmarks/recipes.py --quick      the digits sample only, under 20 seconds
 
 A ratio of 1 or less is a target that was met. "A" is the time that airbench94's published recipe would need here: its

@@ -119,7 +119,7 @@ def find(env: str) -> Page:
 
     threading.Thread(target=ask, daemon=True).start()
     try:
-        error = result.get(timeout=sum(TIMEOUT))
+        error = result.get(timeout=2 * sum(TIMEOUT))  # check sends two messages
     except queue.Empty:
         error = f"what is at {page.address} does not answer"
     if error:
