@@ -29,7 +29,7 @@ def test_train_record_and_weights(tiny, capsys):
     record = load_record("tiny")
     assert record.keys() >= FIELDS
     assert (record["dataset"], record["seed"], record["recipe"]["seed"]) == ("digits", 3, 3)
-    assert record["command"] == "python -m vgg_course.runs tiny --dataset digits --seed 3"
+    assert record["command"] == "python -m vgg_course.runs tiny --dataset digits --set seed=3"
     assert len(record["history"]["batch_loss"]) == 7
     assert str(tiny / "tiny.json") in capsys.readouterr().out
 
@@ -37,6 +37,15 @@ def test_train_record_and_weights(tiny, capsys):
     model = load_trained("tiny")
     assert not model.training
     assert accuracy(predict(model, test), test.labels) == pytest.approx(record["test_accuracy"], abs=0.02)
+
+
+def test_any_setting_of_the_recipe_from_the_shell(tiny, capsys):
+    main(["tiny", "--dataset", "digits", "--set", "precision=bf16", "--set", "lr=0.1", "--set", "channels_last=False"])
+    recipe = load_record("tiny")["recipe"]
+    assert (recipe["precision"], recipe["lr"], recipe["channels_last"]) == ("bf16", 0.1, False)
+    assert "tiny: epoch 1, train_loss" in capsys.readouterr().out  # the plot of a script: a line for each epoch
+    main(load_record("tiny")["command"].split()[3:])  # what the record names can be run again
+    assert load_record("tiny")["recipe"] == recipe
 
 
 def test_weights_are_kept_in_half_precision(tiny):
@@ -75,6 +84,10 @@ def test_mistakes_on_the_command_line(tiny, capsys):
         main(["tiny", "--dataset", "digits", "--epochs", "0"])
     assert end.value.code == 1
     assert "epochs is 0" in capsys.readouterr().err
+    for wrong in ("epochs", "speed=3"):
+        with pytest.raises(SystemExit):
+            main(["tiny", "--dataset", "digits", "--set", wrong])
+        assert f"--set {wrong}: give a setting" in capsys.readouterr().err
     with pytest.raises(ValueError, match="no run 'fst': choose one of lecture"):
         runs.train("fst")
 

@@ -1,0 +1,231 @@
+"""A training that is cut off goes on as if nothing had happened: what ``fit(..., checkpoint=file)`` keeps, and how.
+
+A checkpoint holds the weights, the state of the optimizer and its schedule, the random number generator, the position
+in the epoch and the history. The batches follow from the recipe's seed, the epoch and the step, so this is all that a
+run consists of. ``Checkpoint`` writes it so that no kill, at whatever moment, leaves less than the one before.
+"""
+
+import hashlib
+import io
+import math
+import os
+import pickle
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from torch import nn
+
+from vgg_course.data import Dataset, Images
+
+MAGIC = b"vgg_course checkpoint 1\n"  # the first line; the second is the SHA-256 hash of all that follows
+MAY_DIFFER = ("device", "precision")  # settings of a recipe that a run may change on its way
+
+
+def write(file: Path, state: dict) -> None:
+    """Put ``state`` into ``file``; what was there becomes ``<file>.previous``. A kill in the middle loses neither.
+
+    Raises ``OSError`` if it cannot be written; both files are then as they were.
+    """
+    memory = io.BytesIO()
+    torch.save(state, memory)
+    data, temporary = memory.getbuffer(), file.with_name(f"{file.name}.tmp")
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(MAGIC + hashlib.sha256(data).hexdigest().encode() + b"\n")
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())  # on the disk before it takes the place of the good one
+        if file.exists():
+            os.replace(file, previous(file))
+        os.replace(temporary, file)
+        if os.name == "posix":  # the new names too
+            folder = os.open(file.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        if not file.exists() and previous(file).exists():
+            os.replace(previous(file), file)
+        raise
+
+
+def read(file: Path) -> dict:
+    """The state in ``file``. Nothing in it is executed. Raises ``ValueError`` if it is damaged or of another kind."""
+    content = file.read_bytes()
+    start = len(MAGIC) + 65
+    if not content.startswith(MAGIC):
+        found = "is empty" if not content else "is no checkpoint of this course"
+    elif content[len(MAGIC) : start] != hashlib.sha256(content[start:]).hexdigest().encode() + b"\n":
+        found = "is damaged: its checksum does not fit"
+    else:
+        try:
+            with warnings.catch_warnings(action="ignore"):  # about files that torch.save has not made
+                return torch.load(io.BytesIO(content[start:]), map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, KeyError, TypeError, ValueError):
+            found = "holds something else than the state of a training, and was not loaded"
+    before = previous(file)
+    instead = f"rename {before} to {file.name} to go on from the one before" if before.exists() else "delete it"
+    raise ValueError(f"the checkpoint {file} {found}: {instead}, or give another name to start anew")
+
+
+def previous(file: Path) -> Path:
+    """Where the checkpoint before the last one is."""
+    return file.with_name(f"{file.name}.previous")
+
+
+def fingerprint(data: Dataset) -> str:
+    """A short name for exactly these images and labels, for training and validation."""
+
+    def digest(split: Images) -> str:
+        parts = (split.images.permute(0, 2, 3, 1).contiguous(), split.labels)
+        return hashlib.sha256(b"".join(hashlib.sha256(p.cpu().numpy()).digest() for p in parts)).hexdigest()[:12]
+
+    return f"{data.name}, {len(data.train)} images, {digest(data.train)} {digest(data.validation)}"
+
+
+def differences(old: Mapping, new: Mapping) -> list[str]:
+    """Field by field, what a checkpoint says of its run, and what this run is."""
+    return [
+        f"{name} was {old.get(name)!r} and is {new.get(name)!r}"
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    ]
+
+
+class Checkpoint:
+    """The checkpoint of a run of ``fit``, or, with ``file=None``, none. A context: its lock ends with the process.
+
+    ``parts`` are the objects with a ``state_dict``. ``history`` and ``counters`` are changed in place by the run. It
+    writes after each epoch, every ``minutes``, and when Ctrl-C or SIGTERM asks the run to end: then it ends after the
+    step, when all parts agree, and ``KeyboardInterrupt`` is raised. SIGTERM is passed on when the context ends.
+    """
+
+    def __init__(
+        self, file: str | Path | None, parts: Mapping, recipe: Mapping, data: Dataset, log: object, minutes: float
+    ) -> None:
+        if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not 0 <= minutes < math.inf:
+            raise ValueError(f"checkpoint_minutes is the time between two checkpoints, 0 or more, not {minutes!r}")
+        self.file = None if file is None else Path(file).expanduser()
+        self.parts, self.recipe, self.log, self.seconds = dict(parts), dict(recipe), log, 60 * minutes
+        self.asked: int | None = None  # the signal that asked the run to end
+        self.handlers: dict = {}
+        self.lock: FileLock | None = None
+        if self.file is None:
+            return
+        if self.file.is_dir():
+            raise IsADirectoryError(f"the checkpoint {self.file} is a folder: give the name of a file in it")
+        self.data = fingerprint(data)
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise NotADirectoryError(f"{self.file.parent} is a file, so {self.file} cannot be in it") from None
+        except OSError as error:
+            print(f"no checkpoint can be written to {self.file.parent} ({error.strerror}): training goes on without")
+            self.file = None
+
+    def __enter__(self) -> "Checkpoint":
+        if self.file is None:
+            return self
+        self.lock = FileLock(f"{self.file}.lock", timeout=0)
+        try:
+            self.lock.acquire()
+        except Timeout:
+            raise BlockingIOError(
+                f"another training is writing to {self.file}: stop it, or give this one another checkpoint"
+            ) from None
+        except (OSError, NotImplementedError):  # a folder that cannot be written to, or a drive without locks
+            self.lock = None
+        if threading.current_thread() is threading.main_thread():
+            for name in (signal.SIGINT, signal.SIGTERM):
+                self.handlers[name] = signal.signal(name, self._ask)
+        self.saved_at = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name, handler in self.handlers.items():
+            signal.signal(name, handler if handler is not None else signal.SIG_DFL)
+        if self.lock:
+            self.lock.release()
+        if self.asked == signal.SIGTERM:
+            signal.raise_signal(signal.SIGTERM)
+
+    def _ask(self, number: int, frame: object) -> None:
+        if self.asked:  # a second time: at once
+            raise KeyboardInterrupt
+        self.asked = number
+        print("stopping after this step, to keep it in the checkpoint (once more: at once)")
+
+    def load(self) -> tuple[int, int]:
+        """Bring all parts to the state of the checkpoint. The epoch and the step to go on with; (0, 0) without one.
+
+        Raises ``ValueError`` for a file that is damaged, or of another run: with all that is different.
+        """
+        if self.file is None:
+            return 0, 0
+        file = self.file
+        if not file.exists() and previous(file).exists():
+            file = previous(file)  # cut off between two renames
+        if not file.exists():
+            return 0, 0
+        state = read(file)
+        self._compare(state)
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        self.log.load_state_dict(state["log"])
+        torch.set_rng_state(state["rng"])
+        if torch.cuda.is_available() and state["cuda_rng"]:
+            torch.cuda.set_rng_state_all(state["cuda_rng"][: torch.cuda.device_count()])
+        epoch, step = state["epoch"], state["step"]
+        print(f"going on from {file}: epoch {epoch + 1}, step {step}")
+        return epoch, step
+
+    def _compare(self, state: dict) -> None:
+        old, new = dict(state["recipe"]), dict(self.recipe)
+        if old["epochs"] < new["epochs"]:
+            print(
+                f"the checkpoint's recipe had {old['epochs']} epochs, this one has {new['epochs']}: the schedule "
+                f"{new['schedule']!r} goes on as if there had been {new['epochs']} from the start"
+            )
+            old["epochs"] = new["epochs"]
+        for name in MAY_DIFFER:
+            if old.get(name) != new.get(name):
+                print(f"{name} was {old.get(name)!r} and is {new.get(name)!r}: the numbers will differ a little")
+                old[name] = new.get(name)
+        found = differences(old, new) + differences({"data": state["data"]}, {"data": self.data})
+        model: nn.Module = self.parts["model"]
+        shapes = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+        layers = differences({k: tuple(v.shape) for k, v in state["model"].items()}, shapes)
+        found += layers[:3] + ([f"{len(layers) - 3} more layers differ"] if len(layers) > 3 else [])
+        if found:
+            raise ValueError(
+                f"the checkpoint {self.file} is of another run: {'; '.join(found)}. Go on with the same settings, or "
+                "give another name (or delete the file) to start anew"
+            )
+
+    def after(self, epoch: int, step: int, epoch_ends: bool = False) -> None:
+        """Called when ``step`` steps of the epoch are done; raises ``KeyboardInterrupt`` if the run is to end."""
+        if self.file is None:
+            return
+        if self.asked or epoch_ends or time.monotonic() - self.saved_at >= self.seconds:
+            self._save(epoch, step)
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def _save(self, epoch: int, step: int) -> None:
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        state |= {"recipe": self.recipe, "data": self.data, "epoch": epoch, "step": step}
+        state |= {"log": self.log.state_dict(), "rng": torch.get_rng_state(), "cuda_rng": cuda}
+        try:
+            write(self.file, state)
+        except OSError as error:
+            print(f"the checkpoint {self.file} could not be written ({error.strerror or error}): training goes on")
+        self.saved_at = time.monotonic()
