@@ -341,13 +341,13 @@ def test_a_checkpoint_of_another_run_is_refused_with_all_that_differs(file):
     other_data = replace(data, train=data.train.subset(slice(0, 299)))
     flipped = replace(data, train=replace(data.train, images=data.train.images.flip(3)))
     wider = build()[0]
-    wider.classifier[3] = nn.Linear(8, 11)
+    wider.classifier[0], wider.classifier[3] = nn.Linear(16, 9), nn.Linear(9, 10)
     cases = [
         ((model, data, replace(RECIPE, lr=0.1, seed=4)), "lr was 0.24 and is 0.1; seed was 0 and is 4"),
         ((model, data, replace(RECIPE, epochs=2)), "epochs was 3 and is 2"),
         ((model, other_data, RECIPE), "data was 'digits, 300 images"),
         ((model, flipped, RECIPE), "data was 'digits, 300 images"),
-        ((wider, data, RECIPE), "classifier.3.weight was (10, 8) and is (11, 8)"),
+        ((wider, data, RECIPE), "classifier.0.weight was (8, 16) and is (9, 16)"),
         ((nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), data, RECIPE), "more layers differ"),
     ]
     for (network, images, recipe), words in cases:

@@ -1,9 +1,15 @@
 """fit against a loop written out by hand; schedules against torch's; recipes that make no sense; a clean end."""
 
 import math
+import multiprocessing
+import shutil
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
 from dataclasses import FrozenInstanceError, asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -197,7 +203,7 @@ class TestEarlyEnd:
 
             def forward(self, x):
                 self.calls += 1
-                return self.inner(x) * (value if self.calls == 3 else 1)
+                return self.inner(x) * (value if self.calls == 4 else 1)  # the first is fit's trial
 
         with pytest.raises(FloatingPointError, match="at step 2, with learning rate 0.05: .*Try an lr below") as error:
             fit(Breaks(), small, PLAIN, progress=False)
@@ -328,3 +334,48 @@ def test_losses_are_read_in_groups_on_a_gpu(small, monkeypatch):
 
     monkeypatch.setattr(training._Log, "batch", as_on_a_gpu)
     assert fit(network(), small, PLAIN, progress=False).train_loss == expected.train_loss
+
+
+class TestTheMachine:
+    def test_the_same_seed_gives_the_same_run_twice(self, small):
+        recipe = replace(FAST, epochs=2, batch_size=50, precision="fp32", device="cpu")
+        runs = [(model := network(), fit(model, small, recipe, progress=False)) for _ in range(2)]
+        first, second = (model.state_dict() for model, _ in runs)
+        assert all(torch.equal(value, second[name]) for name, value in first.items())
+        assert runs[0][1].batch_loss == runs[1][1].batch_loss
+
+    def test_any_number_of_threads(self, small):
+        """Sums are added in another order, so the last digits may differ: the curve is the same."""
+        before, losses = torch.get_num_threads(), []
+        try:
+            for threads in (1, 2, 8):
+                torch.set_num_threads(threads)
+                losses.append(fit(network(dropout=0.0), small, PLAIN, progress=False).batch_loss)
+        finally:
+            torch.set_num_threads(before)
+        assert losses[1] == pytest.approx(losses[0], abs=1e-4) and losses[2] == pytest.approx(losses[0], abs=1e-4)
+
+    @pytest.mark.parametrize("way", multiprocessing.get_all_start_methods())
+    def test_in_a_process_of_its_own(self, small, way):
+        """Fork is only safe before the parent has started threads for computing: it runs in a fresh process."""
+        code = (
+            "import multiprocessing, sys; sys.path[:0] = sys.argv[2:]\n"
+            "from test_training import train_a_little\n"
+            "if __name__ == '__main__':\n"
+            "    worker = multiprocessing.get_context(sys.argv[1]).Process(target=train_a_little)\n"
+            "    worker.start(); worker.join(120); sys.exit(worker.exitcode)\n"
+        )
+        places = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+        script = Path(tempfile.mkdtemp()) / "script.py"
+        try:
+            script.write_text(code)
+            done = subprocess.run([sys.executable, script, way, *places], capture_output=True, text=True, timeout=150)
+        finally:
+            shutil.rmtree(script.parent)
+        assert done.returncode == 0, done.stderr
+
+
+def train_a_little() -> None:
+    digits = load_dataset("digits", verbose=False)
+    data = Dataset(digits.train.subset(slice(0, 100)), digits.validation, digits.test, "digits")
+    assert len(fit(network(), data, replace(PLAIN, epochs=1), progress=False).train_loss) == 1

@@ -9,7 +9,6 @@ import hashlib
 import io
 import math
 import os
-import pickle
 import signal
 import threading
 import time
@@ -66,11 +65,11 @@ def read(file: Path) -> dict:
     elif content[len(MAGIC) : start] != hashlib.sha256(content[start:]).hexdigest().encode() + b"\n":
         found = "is damaged: its checksum does not fit"
     else:
-        try:
-            with warnings.catch_warnings(action="ignore"):  # about files that torch.save has not made
-                return torch.load(io.BytesIO(content[start:]), map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, KeyError, TypeError, ValueError):
-            found = "holds something else than the state of a training, and was not loaded"
+        with suppress(Exception), warnings.catch_warnings(action="ignore"):  # torch raises of many kinds for odd bytes
+            state = torch.load(io.BytesIO(content[start:]), map_location="cpu", weights_only=True)
+            if isinstance(state, dict):
+                return state
+        found = "holds something else than the state of a training, and was not loaded"
     before = previous(file)
     instead = f"rename {before} to {file.name} to go on from the one before" if before.exists() else "delete it"
     raise ValueError(f"the checkpoint {file} {found}: {instead}, or give another name to start anew")
@@ -113,6 +112,8 @@ class Checkpoint:
     ) -> None:
         if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not 0 <= minutes < math.inf:
             raise ValueError(f"checkpoint_minutes is the time between two checkpoints, 0 or more, not {minutes!r}")
+        if file is not None and not isinstance(file, (str, os.PathLike)):
+            raise TypeError(f"checkpoint is the name of a file, not {file!r}")
         self.file = None if file is None else Path(file).expanduser()
         self.parts, self.recipe, self.log, self.seconds = dict(parts), dict(recipe), log, 60 * minutes
         self.asked: int | None = None  # the signal that asked the run to end

@@ -49,6 +49,31 @@ class Images:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        """Raise ``TypeError`` or ``ValueError`` for what are no images with labels: here, not in a training."""
+        for name in ("images", "labels"):
+            if not isinstance(getattr(self, name), torch.Tensor):
+                raise TypeError(
+                    f"{name} must be a tensor, not {type(getattr(self, name)).__name__}: torch.as_tensor(...)"
+                )
+        shape, classes = tuple(self.images.shape), len(self.classes)
+        if self.images.dtype != torch.uint8:
+            raise ValueError(
+                f"images are bytes (torch.uint8), 0 to 255, not {self.images.dtype}; batches normalises them"
+            )
+        if len(shape) != 4 or shape[1] != 3:
+            hint = ": images.permute(0, 3, 1, 2) brings the channels to their place" if shape[-1:] == (3,) else ""
+            raise ValueError(f"images have the shape (N, 3, H, W), not {shape}{hint}")
+        if self.labels.dtype != torch.int64 or self.labels.dim() != 1 or len(self.labels) != shape[0]:
+            given = f"{self.labels.dtype} {tuple(self.labels.shape)}"
+            raise ValueError(f"labels are one torch.int64 for each of the {shape[0]} images, not {given}")
+        known = len(self.labels) and not self.labels.is_meta
+        low, high = (int(self.labels.min()), int(self.labels.max())) if known else (0, 0)
+        if low < 0 or high >= classes:
+            raise ValueError(f"labels go from 0 to {classes - 1} for {classes} classes, but these from {low} to {high}")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
+            raise ValueError(f"mean and std need 3 numbers each, std above 0, not {self.mean} and {self.std}")
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -135,7 +160,13 @@ def batches(
 
     Raises ``ValueError`` for an empty split or a batch size below 1.
     """
-    if not isinstance(batch_size, int) or batch_size < 1:
+    if not isinstance(split, Images):
+        hint = ": take one of its splits, such as data.train" if isinstance(split, Dataset) else ""
+        raise TypeError(f"batches takes a split, an Images, not {type(split).__name__}{hint}")
+    for name, value in {"seed": seed, "epoch": epoch, "first_step": first_step}.items():
+        if not isinstance(value, int) or value < 0:
+            raise ValueError(f"{name} is {value!r}, but it must be a whole number from 0 up")
+    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
         raise ValueError(f"batch_size is the number of images in a batch, at least 1, not {batch_size!r}")
     if len(split) == 0:
         raise ValueError(f"the split of {split.name} holds no images")
@@ -169,6 +200,8 @@ def _flip_and_shift(images: torch.Tensor, chosen: torch.Tensor, rng: np.random.G
 
 
 def _find_root(root: str | Path) -> Path:
+    if not isinstance(root, (str, os.PathLike)):
+        raise TypeError(f"root is the folder of the data, a text or a Path, not {root!r}")
     root = Path(root).expanduser()
     if not root.is_absolute() and not root.exists() and (".." / root).is_dir():
         root = ".." / root

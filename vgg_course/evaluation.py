@@ -13,6 +13,8 @@ from vgg_course.speed import views as views_of
 
 def autocast(device: torch.device | str, precision: str) -> torch.autocast:
     """A context in which layers compute in ``"fp32"``, or in ``"bf16"`` or ``"fp16"`` where that is safe."""
+    if precision not in ("fp32", "bf16", "fp16"):
+        raise ValueError(f"precision is {precision!r}, but it must be fp32, bf16 or fp16")
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     low = dtype if precision != "fp32" else torch.bfloat16  # autocast wants a short type even when it is off
     return torch.autocast(torch.device(device).type, dtype=low, enabled=precision != "fp32")
@@ -27,7 +29,10 @@ def predict(
     (nothing is kept for gradients), on the device where its weights are; afterwards it is in its former mode again.
     With ``views`` 2 or 6 the logits are means over so many views of each image: see :func:`vgg_course.speed.views`.
     """
-    device = next(model.parameters()).device
+    if not isinstance(model, nn.Module) or not isinstance(split, Images):
+        given = f"{type(model).__name__} and {type(split).__name__}"
+        raise TypeError(f"predict takes a network and a split, such as data.test, not {given}")
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     was_training = model.training
     model.eval()
     try:
@@ -72,6 +77,8 @@ class Mistakes(NamedTuple):
 def mistakes(logits: torch.Tensor, labels: torch.Tensor, most: int | None = None) -> Mistakes:
     """The images that the network got wrong, those that it was most sure of first; at most ``most`` of them."""
     _check(logits, labels)
+    if most is not None and (not isinstance(most, int) or most < 0):
+        raise ValueError(f"most is the number of mistakes to give, or None for all, not {most!r}")
     confidence, predicted = logits.cpu().softmax(1).max(1)
     wrong = (predicted != labels.cpu()).nonzero().flatten()
     order = confidence[wrong].argsort(descending=True, stable=True)[:most]
@@ -80,8 +87,13 @@ def mistakes(logits: torch.Tensor, labels: torch.Tensor, most: int | None = None
 
 
 def _check(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    if not isinstance(logits, torch.Tensor) or not isinstance(labels, torch.Tensor):
+        raise TypeError(f"logits and labels must be tensors, not {type(logits).__name__} and {type(labels).__name__}")
     if logits.dim() != 2 or labels.dim() != 1 or len(logits) != len(labels) or len(labels) == 0:
         raise ValueError(
             f"logits (N, classes) and labels (N,) of the same N > 0 are needed, not {tuple(logits.shape)} "
             f"and {tuple(labels.shape)}"
         )
+    if not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+        given = f"{int(labels.min())} to {int(labels.max())}"
+        raise ValueError(f"the logits have {logits.shape[1]} classes, but the labels go from {given}: they start at 0")

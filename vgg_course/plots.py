@@ -29,11 +29,14 @@ def to_pixels(images: Array, mean: Sequence[float] | None = None, std: Sequence[
     array = images.detach().cpu().float().numpy() if _is_float(images) else np.asarray(images)
     if array.ndim != 4 or array.shape[1] != 3:
         hint = "; a single image needs image[None]" if array.ndim == 3 else ""
+        hint = "; the channels come second: images.permute(0, 3, 1, 2)" if array.shape[3:] == (3,) else hint
         raise ValueError(f"images must have the shape (N, 3, H, W), not {array.shape}{hint}")
     array = array.transpose(0, 2, 3, 1)
     if array.dtype == np.uint8:
         return array
-    if array.min() < 0 or array.max() > 1:
+    if not np.isfinite(array).all():
+        raise ValueError("the images hold nan or inf: there is nothing to draw")
+    if array.size and (array.min() < 0 or array.max() > 1):
         if mean is None or std is None:
             raise ValueError(
                 f"float images from {array.min():.2f} to {array.max():.2f} look normalised: "
@@ -65,10 +68,15 @@ def image_grid(
     as a percentage. ``mean`` and ``std``: see :func:`to_pixels`.
     """
     pixels = to_pixels(images, mean, std)
+    if len(pixels) == 0 or not isinstance(columns, int) or columns < 1:
+        raise ValueError(f"a grid needs images and columns, not {len(pixels)} images in {columns!r} columns")
+    for name, values in {"labels": labels, "predicted": predicted, "confidence": confidence}.items():
+        if values is not None and len(values) < len(pixels):
+            raise ValueError(f"there are {len(pixels)} images, but only {len(values)} {name}")
     captions = [_caption(i, classes, labels, predicted, confidence) for i in range(len(pixels))]
     lines = [line for caption, _ in captions for line in caption.split("\n")]
     tall = max((caption.count("\n") + 1 for caption, _ in captions if caption), default=0)
-    columns = max(1, min(columns, len(pixels)))
+    columns = min(columns, len(pixels))
     rows, cell = math.ceil(len(pixels) / columns), WIDTH / columns
     size = min(9.0, 72 * cell / (0.62 * max(map(len, lines), default=1) + 0.1))  # so that the longest line fits
     height = cell + (1.4 * size * tall + 6) / 72
@@ -96,7 +104,11 @@ def _caption(i: int, classes, labels, predicted, confidence) -> tuple[str, bool 
 
 
 def _name(label: object, classes: Sequence[str] | None) -> str:
-    return str(int(label)) if classes is None else str(classes[int(label)])
+    if classes is None:
+        return str(int(label))
+    if not 0 <= int(label) < len(classes):
+        raise ValueError(f"there is no class {int(label)}: the {len(classes)} names count from 0")
+    return str(classes[int(label)])
 
 
 def curves(runs: Mapping[str, object] | object) -> Figure:
@@ -105,6 +117,9 @@ def curves(runs: Mapping[str, object] | object) -> Figure:
     A run is a ``History`` or the dictionary that ``dataclasses.asdict`` makes of it.
     """
     runs = runs if isinstance(runs, Mapping) and "batch_loss" not in runs else {"": runs}
+    for name, run in runs.items():
+        if not (isinstance(run, Mapping) and "batch_loss" in run) and not hasattr(run, "batch_loss"):
+            raise TypeError(f"a run is a History, or a record's 'history', not {type(run).__name__} {name!r}")
     figure, (loss, score, rate) = plt.subplots(3, 1, figsize=(WIDTH, 7.2), layout="constrained", sharex=True)
     for (name, run), color in zip(runs.items(), COLORS * len(runs), strict=False):
         get = run.__getitem__ if isinstance(run, Mapping) else run.__getattribute__
@@ -158,7 +173,7 @@ def filters(weight: Array) -> Figure:
 def feature_maps(maps: Array, columns: int = 8) -> Figure:
     """Draw the feature maps ``(C, H, W)`` of one image, each on a scale of its own from dark (low) to bright (high)."""
     array = maps.detach().cpu().float().numpy() if isinstance(maps, torch.Tensor) else np.asarray(maps)
-    if array.ndim != 3:
+    if array.ndim != 3 or len(array) == 0:
         raise ValueError(f"feature maps of one image have the shape (C, H, W), not {array.shape}")
     rows, cell = math.ceil(len(array) / columns), WIDTH / columns
     figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, rows * cell), squeeze=False, layout="constrained")

@@ -108,6 +108,8 @@ def train(name: str, dataset: str = "cifar10", tracker: Tracker | None = None, *
     """Train a named run, its recipe with ``changes``; returns the network and the record of the run."""
     if name not in RUNS:
         raise ValueError(f"there is no run {name!r}: choose one of {', '.join(RUNS)}")
+    if unknown := changes.keys() - {f.name for f in fields(Recipe)}:
+        raise ValueError(f"a recipe has no {', '.join(sorted(unknown))}; it has {', '.join(Recipe.__annotations__)}")
     data = load_dataset(dataset)
     run = replace(RUNS[name], recipe=replace(RUNS[name].recipe, **changes))
     started = time.perf_counter()

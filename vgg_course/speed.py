@@ -42,7 +42,9 @@ def whiten(model: nn.Module, split: Images, count: int = 500) -> None:
     pass then, and that is where the images are largest. Make the layers with ``patch=2`` or ``3``: no padding, whose
     black edges are in no patch, and no norm, as the outputs have variance 1 already.
     """
-    first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None or first.in_channels != 3:
+        raise ValueError(f"whiten needs a first convolution of 3 channels, and the first one here is {first}")
     wanted, possible = first.out_channels // 2, first.weight[0].numel()
     if first.out_channels % 2 or wanted > possible:
         raise ValueError(
@@ -96,6 +98,11 @@ class Muon(torch.optim.Optimizer):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.dtype = dtype
+        parameters = list(parameters)
+        if not any(p.requires_grad for p in parameters):
+            raise ValueError(
+                "Muon needs parameters to move, but there are none, or all are frozen (requires_grad=False)"
+            )
         learning = [p for p in parameters if p.requires_grad]
         filters, others = [p for p in learning if p.dim() == 4], [p for p in learning if p.dim() != 4]
         groups = [{"params": filters, "lr": lr, "filters": True}, {"params": others, "lr": other_lr, "filters": False}]
@@ -129,6 +136,8 @@ def augmented(split: Images, *, seed: int, epoch: int, shift: int = 2) -> Images
     What comes out follows from ``(seed, epoch)`` alone. Works on the whole split at once, 0.3 s for 45,000 images.
     Source: Jordan, 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (alternating flip).
     """
+    if not isinstance(seed, int) or not isinstance(epoch, int) or min(seed, epoch) < 0:
+        raise ValueError(f"seed and epoch must be whole numbers from 0 up, not {seed!r} and {epoch!r}")
     count, (height, width) = len(split), split.images.shape[2:]
     mirrored = np.random.default_rng(seed).random(count) < 0.5
     if epoch % 2:
@@ -158,7 +167,9 @@ def smaller(images: torch.Tensor, part: float = 0.75) -> torch.Tensor:
     Where things are and how they are put together can be learned from small images, and the filters fit the large
     ones afterwards. The network has to take every size (``global_pool``). Source: Howard, 2018, progressive resizing.
     """
-    size = [round(part * side) for side in images.shape[2:]]
+    if not 0 < part <= 1:
+        raise ValueError(f"part is {part!r}, but it must be above 0, and at most 1 (the whole size)")
+    size = [max(1, round(part * side)) for side in images.shape[2:]]
     return functional.interpolate(images, size, mode="bilinear", align_corners=False)
 
 

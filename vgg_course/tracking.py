@@ -75,6 +75,8 @@ class LossTracker:
         """
         if os.getpid() != self._pid or self._mode == "off":
             return
+        if not isinstance(values, Mapping):
+            raise TypeError(f"values are a dict such as {{'loss': 0.7}}, not {values!r:.60}")
         numbers = {name: curves.number(name, value) for name, value in values.items() if value is not None}
         self._queue.append((int(step), numbers))
         if len(self._queue) > QUEUE_LIMIT:  # the drawing thread is stuck in a message

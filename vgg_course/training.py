@@ -3,6 +3,7 @@
 ``fit`` is the loop that notebook 03 writes in view, with a progress bar, a tracker and a clean end added.
 """
 
+import copy
 import math
 import time
 import warnings
@@ -190,6 +191,7 @@ def fit(
     again goes on where it was cut off, to the same bits on the same machine: see :class:`Checkpoint` for what it
     raises.
     """
+    _check(model, data, recipe, tracker)
     device, precision = recipe.resolve_device(), recipe.resolve_precision()
     torch.manual_seed(recipe.seed)  # for dropout; the batches have their own seed
     model.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
@@ -234,6 +236,40 @@ def fit(
         log.bar.close()
         model.train(was_training)
     return history
+
+
+def _check(model: nn.Module, data: Dataset, recipe: Recipe, tracker: Tracker | None) -> None:
+    """Refuse, before any time is spent, what could not be trained."""
+    wanted = {"model": (model, nn.Module), "data": (data, Dataset), "recipe": (recipe, Recipe)}
+    for name, (value, kind) in wanted.items():
+        if not isinstance(value, kind):
+            shown = " ".join(repr(value).split())[:80]
+            raise TypeError(f"fit: {name} must be a {kind.__name__}, not {shown}")
+    if tracker is not None and not callable(tracker):
+        raise TypeError(f"fit: a tracker is a function of step and values, such as a LossTracker, not {tracker!r}")
+    for name, split in {"train": data.train, "validation": data.validation}.items():
+        if len(split) == 0:
+            raise ValueError(f"fit: data.{name} of {data.name} holds no images")
+    learning = [p for p in model.parameters() if p.requires_grad]
+    if not learning:
+        raise ValueError("fit: nothing in this model can learn: it has no parameters, or all have requires_grad=False")
+    was_training, sample = model.training, data.train.subset(slice(0, 1)).to(learning[0].device)
+    with torch.no_grad():
+        logits = model.eval()(sample.normalize(sample.images).to(learning[0].dtype))
+        try:
+            if len(data.train) % recipe.batch_size == 1:  # the last batch of each epoch
+                copy.deepcopy(model).train()(sample.normalize(sample.images).to(learning[0].dtype))
+        except ValueError as error:
+            raise ValueError(
+                f"fit: with batch_size {recipe.batch_size} the last batch of {len(data.train)} images has only one, "
+                f"and a batch norm needs more ({error}): take another batch_size"
+            ) from None
+    model.train(was_training)
+    if logits.dim() != 2 or logits.shape[1] != len(data.classes):
+        raise ValueError(
+            f"fit: for one image the model gives {tuple(logits.shape)}, but {data.name} has {len(data.classes)} "
+            f"classes: it must give (1, {len(data.classes)}), for instance VGG(..., num_classes={len(data.classes)})"
+        )
 
 
 def _batches(

@@ -5,6 +5,7 @@ and ``VGG`` (those layers plus a classifier). The functions ``vgg11`` to ``vgg19
 arguments and the order of the modules are those of the lecture and of torchvision, so weights fit in both directions.
 """
 
+import difflib
 import hashlib
 import numbers
 import re
@@ -28,10 +29,20 @@ model_urls = {
     "vgg19_bn": "https://download.pytorch.org/models/vgg19_bn-c79401a0.pth",
 }
 
+
+class _Configurations(dict):
+    """A dict that says what it has when it is asked for what it has not."""
+
+    def __missing__(self, name: object) -> None:
+        near = difflib.get_close_matches(str(name).removeprefix("vgg").upper(), [k.upper() for k in self], 1)
+        hint = next((f"; did you mean {k!r}?" for k in self if near and k.upper() == near[0]), "")
+        raise KeyError(f"there is no cfg {name!r}; there are {', '.join(self)}{hint}")
+
+
 # A number is a 3x3 convolution with that many output channels, 'M' is a 2x2 max pool. A, B, D and E are the columns
 # of table 1 in the paper; 'custom' and 'cifar10' are the lecture's, the latter for 32x32 images;
 # 'quick' and 'fast' are ours for 32x32 images: few channels where the image is large, because there they cost most.
-cfg: dict[str, list[int | str]] = {
+cfg: dict[str, list[int | str]] = _Configurations({
     "A": [64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"],
     "B": [64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"],
     "D": [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"],
@@ -41,7 +52,7 @@ cfg: dict[str, list[int | str]] = {
     "quick": [32, "M", 32, "M", 64, 64, "M", 128],
     "fast": [24, 24, "M", 24, 128, "M", 128, 256, "M", 256],
     "best": [24, 64, "M", 64, 256, "M", 256, 256, "M", 256],
-}
+})  # fmt: skip
 
 
 def make_layers(
@@ -86,10 +97,11 @@ def make_layers(
 def _check_cfg(entries: Sequence[int | str]) -> None:
     rule = "each entry is a number of channels (a whole number from 1 up) or 'M' for a max pool"
     if isinstance(entries, str) or not isinstance(entries, Sequence):
-        hint = f": did you mean cfg[{entries!r}]?" if isinstance(entries, str) and entries in cfg else f"; {rule}"
+        near = [name for name in cfg if isinstance(entries, str) and entries.lower() == name.lower()]
+        hint = f": did you mean cfg[{near[0]!r}]?" if near else f"; {rule}"
         raise ValueError(f"make_layers takes a list such as [64, 'M', 128, 'M'], not {entries!r}{hint}")
     for position, entry in enumerate(entries):
-        whole = isinstance(entry, numbers.Integral) and not isinstance(entry, bool) and entry > 0
+        whole = isinstance(entry, numbers.Integral) and not isinstance(entry, bool) and 0 < entry < 2**31
         if not whole and not (isinstance(entry, str) and entry == "M"):
             raise ValueError(f"cfg entry {position} is {entry!r}, but {rule}")
     if all(entry == "M" for entry in entries):
@@ -124,6 +136,14 @@ class VGG(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
+        if not isinstance(features, nn.Module):
+            raise TypeError(f"features are the layers that make_layers(cfg) gives, not {features!r}")
+        hidden = hidden if isinstance(hidden, Sequence) else (hidden,)
+        for name, count in (("num_classes", num_classes), *(("a width in hidden", width) for width in hidden)):
+            if not isinstance(count, numbers.Integral) or isinstance(count, bool) or not 0 < count < 2**31:
+                raise ValueError(f"{name} is {count!r}, but it must be a whole number from 1 up")
+        if not isinstance(dropout, (int, float)) or not 0 <= dropout <= 1:
+            raise ValueError(f"dropout is {dropout!r}, but it must be a number from 0 to 1")
         self.features = features
         if global_pool not in (True, False, "max"):
             raise ValueError(f"global_pool is True (the mean of each map), 'max' or False, not {global_pool!r}")
@@ -174,7 +194,12 @@ class VGG(nn.Module):
 
     def _check_input(self, x: torch.Tensor) -> None:
         """Refuse an input that the layers cannot take, before a layer fails with words of its own."""
+        if not isinstance(x, torch.Tensor):
+            hint = ": for a picture, torchvision.transforms.v2.functional.pil_to_tensor, then normalise as in training"
+            raise TypeError(f"VGG takes a tensor (N, 3, H, W), not {type(x).__name__}{hint}")
         first = next((m for m in self.features.modules() if isinstance(m, nn.Conv2d)), None)
+        if first is not None:
+            self._check_kind(x, first.weight)
         channels = first.in_channels if first else None
         halvings = sum(isinstance(m, nn.MaxPool2d) for m in self.features.modules())
         if x.dim() != 4:
@@ -191,6 +216,18 @@ class VGG(nn.Module):
                 f"{side} pixels allow {allowed} halvings; this cfg has {halvings}: "
                 f"take out a pool or use images of at least {2**halvings + border} pixels"
             )
+
+    @staticmethod
+    def _check_kind(x: torch.Tensor, weight: torch.Tensor) -> None:
+        """Refuse another type of number, or another device, than the weights have."""
+        if x.device != weight.device:
+            raise ValueError(
+                f"the input is on {x.device}, the network on {weight.device}: x.to({str(weight.device)!r})"
+            )
+        mixed = torch.is_autocast_enabled(x.device.type) if x.device.type != "meta" else False  # then layers convert
+        if not x.is_floating_point() or (x.dtype != weight.dtype and not mixed):
+            hint = "normalise the images: Images.normalize(x)" if x.dtype == torch.uint8 else f"x.to({weight.dtype})"
+            raise ValueError(f"the input is {x.dtype}, the network's weights are {weight.dtype}: {hint}")
 
     def _features_of_a_square(self, side: int) -> int:
         """How many numbers the features of one ``side x side`` image are: run one through and count."""
