@@ -96,6 +96,7 @@ class Visdom:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+        self.process.stdout.close()
 
     def stop(self) -> None:
         if self.process.poll() is None:

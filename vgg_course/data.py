@@ -300,7 +300,7 @@ def _image_folder(folder: Path, classes: tuple[str, ...], cache: Path, verbose: 
         fingerprint.update(f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}\n".encode())
     cached = cache / f"{folder.name}-{fingerprint.hexdigest()[:16]}.npz"
     try:
-        with np.load(cached) as arrays:
+        with open(cached, "rb") as stream, np.load(stream) as arrays:
             return [(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in files]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # not there, or damaged: read the images
