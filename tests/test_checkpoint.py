@@ -184,6 +184,17 @@ def test_another_precision_may_go_on(file, capsys):
     assert "precision was 'fp32' and is 'bf16'" in capsys.readouterr().out
 
 
+def test_from_a_gpu_to_this_machine(file, capsys):
+    """What a GPU has written has the same tensors; only the settings say where it was."""
+    model, data = build()
+    fit(model, data, RECIPE, cut_off(14, stop), checkpoint=file, progress=False)
+    state = read(file)
+    write(file, state | {"recipe": state["recipe"] | {"device": "cuda", "precision": "bf16"}, "cuda_rng": []})
+    model, data = build()
+    assert len(fit(model, data, RECIPE, checkpoint=file, progress=False).train_loss) == 3
+    assert "device was 'cuda' and is 'cpu': the numbers will differ a little" in capsys.readouterr().out
+
+
 def test_its_size(file):
     model, data = build()
     model.classifier[0] = nn.Linear(16, 50_000)

@@ -7,6 +7,7 @@ import pickle
 import shutil
 import socket
 import stat
+import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -198,6 +199,67 @@ class TestTorchvisionFolder:
         file.write_bytes(file.read_bytes() + b"x")
         with pytest.raises(OSError, match="cifar-10-batches-py is damaged: delete it"):
             load_dataset("cifar10", batches_py)
+
+
+class TestDownload(TestTorchvisionFolder):
+    """The real way of torchvision's download, from a server on this machine that misbehaves first."""
+
+    test_it_is_read = test_a_wrong_hash_is_refused = None
+
+    @pytest.fixture
+    def server(self, batches_py, tmp_path_factory, monkeypatch):
+        good = tmp_path_factory.mktemp("archive") / CIFAR10.filename
+        with tarfile.open(good, "w:gz") as archive:
+            archive.add(batches_py / CIFAR10.base_folder, CIFAR10.base_folder)
+        monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(good.read_bytes()).hexdigest())
+        evil = io.BytesIO()
+        with tarfile.open(fileobj=evil, mode="w:gz") as archive:
+            for name in ("../outside", "/tmp/vgg_course_outside", f"{CIFAR10.base_folder}/../../outside"):
+                archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+        bodies = {"good": good.read_bytes(), "evil": evil.getvalue(), "html": b"<html>Log in first</html>"}
+
+        class Answer(BaseHTTPRequestHandler):
+            mode = "good"
+
+            def do_GET(self):
+                body = bodies["good" if self.mode == "half" else self.mode]
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(body[: len(body) // 2] if self.mode == "half" else body)
+
+            do_HEAD = do_GET
+            log_message = staticmethod(lambda *_: None)
+
+        with HTTPServer(("127.0.0.1", 0), Answer) as running:
+            threading.Thread(target=running.serve_forever, daemon=True).start()
+            monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{running.server_port}/{CIFAR10.filename}")
+            yield Answer
+            running.shutdown()
+
+    @pytest.mark.parametrize("mode", ["half", "evil", "html"])
+    def test_a_bad_download_is_refused_and_the_next_one_heals_it(self, mode, server, tmp_path):
+        server.mode, root = mode, tmp_path / "inside" / "data"
+        with pytest.raises(ConnectionError) as error:
+            load_dataset("cifar10", root, verbose=False)
+        assert "\n" not in str(error.value) and "cannot be had" in str(error.value)
+        assert not (root / CIFAR10.base_folder).exists()
+        assert not list(tmp_path.rglob("outside")) and not os.path.exists("/tmp/vgg_course_outside")
+        server.mode = "good"
+        assert len(load_dataset("cifar10", root, verbose=False).test) == 40
+
+    def test_a_full_disk_in_the_middle(self, server, tmp_path, monkeypatch):
+        def full(*_, **__):
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as small_disk:
+            small_disk.setattr(shutil, "copyfileobj", full)  # extracting
+            small_disk.setattr("torchvision.datasets.utils.extract_archive", full)
+            small_disk.setattr("torchvision.datasets.cifar.download_and_extract_archive", full)
+            with pytest.raises(OSError, match="the disk is full: CIFAR-10 needs 350 MB"):
+                load_dataset("cifar10", tmp_path / "data", verbose=False)
+        assert len(load_dataset("cifar10", tmp_path / "data", verbose=False).test) == 40
 
 
 class TestImageFolder:

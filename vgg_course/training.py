@@ -204,7 +204,8 @@ def fit(
     log = _Log(history, recipe, tracker, tqdm(total=steps * recipe.epochs, unit="batch", disable=not progress))
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
     try:
-        with Checkpoint(checkpoint, parts, asdict(recipe), data, log, checkpoint_minutes) as saved:
+        settings = asdict(recipe) | {"device": device.type, "precision": precision}  # what "auto" stood for
+        with Checkpoint(checkpoint, parts, settings, data, log, checkpoint_minutes) as saved:
             first_epoch, done = saved.load()  # (0, 0): from the start
             for epoch in range(first_epoch, recipe.epochs):
                 model.train()
