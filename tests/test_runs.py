@@ -1,6 +1,7 @@
 """Named runs: trained from the shell, recorded, kept as weights, and read again."""
 
 import json
+import signal
 from dataclasses import replace
 
 import pytest
@@ -64,19 +65,24 @@ def test_the_same_seed_builds_the_same_network():
     assert all(torch.equal(first[k], second[k]) for k in first)
 
 
-def test_a_run_that_is_stopped_writes_nothing(tiny, monkeypatch, capsys):
-    fit = runs.fit
+def test_a_run_that_is_stopped_goes_on_with_the_same_command(tiny, monkeypatch, capsys):
+    command, fit = ["tiny", "--dataset", "digits", "--weights", str(tiny / "tiny.pt")], runs.fit
 
-    def stopped(*arguments):
-        history = fit(*arguments)
-        history.interrupted = True
-        return history
+    def press(step, values):
+        if step == 3:
+            signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(runs, "fit", stopped)
-    with pytest.raises(SystemExit) as end:
-        main(["tiny", "--dataset", "digits", "--weights", str(tiny / "tiny.pt")])
+    with monkeypatch.context() as stopped:
+        stopped.setattr(runs, "fit", lambda model, data, recipe, _, **more: fit(model, data, recipe, press, **more))
+        with pytest.raises(SystemExit) as end:
+            main(command)
     assert end.value.code == 1
-    assert list(tiny.iterdir()) == []
+    assert "the same command goes on" in capsys.readouterr().err
+    assert not (tiny / "tiny.json").exists() and not (tiny / "tiny.pt").exists()
+    main(command)
+    assert "epoch 1, step 4" in capsys.readouterr().out
+    assert sorted(path.name for path in tiny.iterdir()) == ["tiny.json", "tiny.pt"]
+    assert len(load_record("tiny")["history"]["batch_loss"]) == 7 and load_record("tiny")["seconds"] > 0
 
 
 def test_mistakes_on_the_command_line(tiny, capsys):

@@ -104,8 +104,17 @@ def save_weights(model: VGG, run: Run, file: Path) -> None:
     torch.save({**network, "num_classes": model.classifier[-1].out_features, "state_dict": state}, file)
 
 
-def train(name: str, dataset: str = "cifar10", tracker: Tracker | None = None, **changes) -> tuple[VGG, dict]:
-    """Train a named run, its recipe with ``changes``; returns the network and the record of the run."""
+def train(
+    name: str,
+    dataset: str = "cifar10",
+    tracker: Tracker | None = None,
+    checkpoint: Path | None = None,
+    **changes,
+) -> tuple[VGG, dict]:
+    """Train a named run, its recipe with ``changes``; returns the network and the record of the run.
+
+    With ``checkpoint``, a file, a run that was cut off goes on: see :func:`vgg_course.training.fit`.
+    """
     if name not in RUNS:
         raise ValueError(f"there is no run {name!r}: choose one of {', '.join(RUNS)}")
     if unknown := changes.keys() - {f.name for f in fields(Recipe)}:
@@ -114,10 +123,12 @@ def train(name: str, dataset: str = "cifar10", tracker: Tracker | None = None, *
     run = replace(RUNS[name], recipe=replace(RUNS[name].recipe, **changes))
     started = time.perf_counter()
     model = run.build(len(data.classes), data.train)
-    history = fit(model, data, run.recipe, tracker)
+    built = time.perf_counter()
+    history = fit(model, data, run.recipe, tracker, checkpoint=checkpoint)
+    fitted = time.perf_counter()
     precision = run.recipe.resolve_precision()
     test_accuracy = accuracy(predict(model, data.test, precision=precision, views=run.views), data.test.labels)
-    seconds = time.perf_counter() - started
+    seconds = built - started + sum(history.seconds) + time.perf_counter() - fitted  # of all parts, if it was cut off
     return model, {
         "name": name,
         "dataset": data.name,
@@ -163,7 +174,7 @@ def _setting(text: str) -> tuple[str, object]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train a named run from the shell; Ctrl-C ends it early, and then nothing is written."""
+    """Train a named run from the shell. Cut off, by Ctrl-C or anything else, it goes on with the same command."""
     parser = argparse.ArgumentParser(
         prog="python -m vgg_course.runs", description="Train a named run, write its record."
     )
@@ -178,15 +189,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, help="where to write the weights, in half precision (default: nowhere)")
     options = parser.parse_args(arguments)
     changes = {k: getattr(options, k) for k in ("epochs", "seed") if getattr(options, k) is not None}
+    checkpoint = RECORDS / f"{options.name}.checkpoint"
     try:
         changes |= dict(map(_setting, options.set))
         with LossTracker(options.name) as tracker:
-            model, record = train(options.name, options.dataset, tracker, **changes)
+            model, record = train(options.name, options.dataset, tracker, checkpoint, **changes)
     except (ValueError, OSError, FloatingPointError) as error:
         parser.exit(1, f"{error}\n")
     print(f"test accuracy {record['test_accuracy']:.2%} after {record['seconds']:.0f} s")
     if record["history"]["interrupted"]:
-        parser.exit(1, "stopped by hand: no record, no weights\n")
+        parser.exit(1, f"stopped by hand: no record yet; the same command goes on from {checkpoint}\n")
     words = [f"--dataset {options.dataset}", *(f"--set {name}={value}" for name, value in changes.items())]
     record["command"] = " ".join(["python -m vgg_course.runs", options.name, *words])
     file = options.record or RECORDS / f"{options.name}.json"
@@ -195,6 +207,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.weights:
         save_weights(model, RUNS[options.name], options.weights)
         print(f"weights: {options.weights}")
+    for left in RECORDS.glob(f"{checkpoint.name}*"):  # all is well: it is not needed any more
+        left.unlink()
 
 
 if __name__ == "__main__":
