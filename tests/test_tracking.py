@@ -797,9 +797,10 @@ def test_a_fork_neither_hangs_nor_doubles_points(visdom):
 
 
 SCRIPT = """
-import os, sys, time
+import os, signal, sys, time
 from vgg_course import visdom_server
 from vgg_course.tracking import LossTracker
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job would ignore Ctrl-C
 tracker = LossTracker("ends", mode={mode!r})
 tracker(0, {{"loss": 1.0}})
 own = visdom_server._own
