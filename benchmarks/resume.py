@@ -95,7 +95,7 @@ def soak(steps: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         recipe = replace(RUNS["fast"].recipe, epochs=epochs, batch_size=64, small_part=0.5)
         fit(
-            RUNS["quick"].build(train=digits.train),
+            RUNS["fast"].build(train=digits.train),
             digits,
             recipe,
             tracker,

@@ -248,12 +248,10 @@ def test_the_second_rename_fails(tmp_path, monkeypatch):
     assert read(file) == {"number": 1}
 
 
-@posix
-@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_to(tmp_path, capsys, whole):
-    (tmp_path / "closed").mkdir(mode=0o500)
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no folder that not even root may write to")
+def test_a_folder_that_cannot_be_written_to(capsys, whole):
     model, data = build()
-    history = fit(model, data, RECIPE, checkpoint=tmp_path / "closed" / "a.pt", progress=False)
+    history = fit(model, data, RECIPE, checkpoint="/proc/a.pt", progress=False)
     assert digest(model, history) == whole
     assert "training goes on" in capsys.readouterr().out
 

@@ -10,10 +10,13 @@ import stat
 import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
@@ -220,9 +223,10 @@ class TestDownload(TestTorchvisionFolder):
 
         class Answer(BaseHTTPRequestHandler):
             mode = "good"
+            bodies: ClassVar[dict] = {}
 
             def do_GET(self):
-                body = bodies["good" if self.mode == "half" else self.mode]
+                body = (bodies | self.bodies)["good" if self.mode == "half" else self.mode]
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -248,6 +252,36 @@ class TestDownload(TestTorchvisionFolder):
         assert not list(tmp_path.rglob("outside")) and not os.path.exists("/tmp/vgg_course_outside")
         server.mode = "good"
         assert len(load_dataset("cifar10", root, verbose=False).test) == 40
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(
+        st.binary(max_size=200)
+        | st.lists(
+            st.tuples(
+                st.sampled_from(
+                    ["../outside", "/tmp/vgg_course_outside", "cifar-10-batches-py/data_batch_1", "a/../../b"]
+                ),
+                st.sampled_from([tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE]),
+            ),
+            max_size=4,
+        )
+    )
+    def test_archives_of_anything(self, server, tmp_path, content):
+        if not isinstance(content, bytes):
+            memory = io.BytesIO()
+            with tarfile.open(fileobj=memory, mode="w:gz") as archive:
+                for name, kind in content:
+                    member = tarfile.TarInfo(name)
+                    member.type, member.linkname = kind, "../../outside"
+                    archive.addfile(member, io.BytesIO())
+            content = memory.getvalue()
+        server.mode, server.bodies["any"], root = "any", content, tmp_path / "inside" / "data"
+        with pytest.raises(ConnectionError, match="cannot be had") as error:
+            load_dataset("cifar10", root, verbose=False)
+        assert "\n" not in str(error.value)
+        assert [path.name for path in root.rglob("*")] in ([], [CIFAR10.filename])
+        assert [path.name for path in root.parent.iterdir()] == ["data"]
+        assert not os.path.exists("/tmp/vgg_course_outside")
 
     def test_a_full_disk_in_the_middle(self, server, tmp_path, monkeypatch):
         def full(*_, **__):

@@ -137,6 +137,7 @@ class Checkpoint:
             return self
         self.lock = FileLock(f"{self.file}.lock", timeout=0)
         try:
+            open(f"{self.file}.lock", "a").close()  # FileLock takes a file that cannot be made for one that is locked
             self.lock.acquire()
         except Timeout:
             raise BlockingIOError(
