@@ -126,7 +126,12 @@ def test_links_to_files_lead_somewhere(notebook):
 
 def test_exercises_have_folded_solutions(notebook):
     everything = "\n".join(prose(notebook))
-    assert everything.count("<details>") == everything.count("</details>") >= 4
+    solutions = re.findall(r"<details><summary>Solution ([\d.]+)</summary>\s*```python\n", everything)
+    assert everything.count("<details>") == everything.count("</details>") == len(solutions) >= 5
+    checked = re.findall(
+        r'^answer = None.*\ncheck\("([\d.]+)"', "\n".join(text(c["source"]) for c in code(notebook)), re.M
+    )
+    assert checked == solutions
     assert re.search(r"^#+ Summary", everything, flags=re.M)
 
 

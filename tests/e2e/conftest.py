@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -110,8 +111,9 @@ def lab(tmp_path_factory):
     """A JupyterLab on a copy of ``notebooks/``, with settings, data and runtime files of its own."""
     folder, home = tmp_path_factory.mktemp("lab") / "notebooks", tmp_path_factory.mktemp("home")
     shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    for file in folder.glob("*.ipynb"):  # without the stored outputs
+    for file in folder.glob("*.ipynb"):  # solved, and without the stored outputs
         notebook = json.loads(file.read_text(encoding="utf-8"))
+        solve(notebook)
         for cell in notebook["cells"]:
             if cell["cell_type"] == "code":
                 cell.update(outputs=[], execution_count=None)
@@ -121,6 +123,21 @@ def lab(tmp_path_factory):
     lab = Lab(folder, home, VGG_COURSE_PLOT="auto", VISDOM_PORT=str(free_port()))
     yield lab
     lab.stop()
+
+
+def solve(notebook: dict) -> None:
+    """Put the folded solutions in the place of ``answer = None``, as a learner would who copies them."""
+    prose = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    found = re.findall(r"<summary>Solution ([\d.]+)</summary>\s*```python\n(.*?)```", prose, flags=re.S)
+    solutions = dict(found)
+    assert len(solutions) == len(found) >= 5
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code" and (exercise := re.search(r'^check\("([\d.]+)"', source, flags=re.M)):
+            assert re.search(r"^answer = None", source, flags=re.M), source
+            solution = solutions.pop(exercise[1])
+            cell["source"] = re.sub(r"^answer = None.*$", lambda _: solution, source, flags=re.M)  # noqa: B023
+    assert not solutions, f"no cell checks {', '.join(solutions)}"
 
 
 def expected(cell: dict) -> bool:

@@ -1,5 +1,9 @@
-"""Every notebook in JupyterLab, as a learner meets it: run all cells, on the digits, in a browser."""
+"""Every notebook in JupyterLab, as a learner meets it: run all cells, on the digits, in a browser.
 
+The exercises are solved with the solutions folded below them, and ``check`` has to take each for right.
+"""
+
+import re
 from pathlib import Path
 
 import pytest
@@ -21,6 +25,9 @@ def test_run_all(name, open_notebook, screenshots):
             errors = [output for output in outputs if output["output_type"] == "error"]
             assert not errors or "raises-exception" in cell["metadata"].get("tags", []), f"{source[:200]}\n{errors}"
             assert cell["execution_count"], f"not run: {source[:200]}"
+            if exercise := re.search(r'^check\("([\d.]+)"', source, flags=re.M):
+                shown = "".join("".join(output.get("text", "")) for output in outputs)
+                assert f"{exercise[1]} ✓ Right." in shown, f"{source}\n{shown}"
     for frame in opened.page.frames[1:]:  # none is blank
         assert frame.evaluate("document.body.innerText.trim().length + document.querySelectorAll('svg, img').length")
     errors = [error for error in opened.errors if not any(word in error for word in NOT_OURS)]
