@@ -16,10 +16,10 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from filelock import FileLock, Timeout
-from torch import nn
 
 from vgg_course.data import Dataset, Images
 
@@ -27,7 +27,7 @@ MAGIC = b"vgg_course checkpoint 1\n"  # the first line; the second is the SHA-25
 MAY_DIFFER = ("device", "precision")  # settings of a recipe that a run may change on its way
 
 
-def write(file: Path, state: dict) -> None:
+def write(file: Path, state: dict[str, Any]) -> None:
     """Put ``state`` into ``file``; what was there becomes ``<file>.previous``. A kill in the middle loses neither.
 
     Raises ``OSError`` if it cannot be written; both files are then as they were.
@@ -56,7 +56,7 @@ def write(file: Path, state: dict) -> None:
         raise
 
 
-def read(file: Path) -> dict:
+def read(file: Path) -> dict[str, Any]:
     """The state in ``file``. Nothing in it is executed. Raises ``ValueError`` if it is damaged or of another kind."""
     content = file.read_bytes()
     start = len(MAGIC) + 65
@@ -85,12 +85,12 @@ def fingerprint(data: Dataset) -> str:
 
     def digest(split: Images) -> str:
         parts = (split.images.permute(0, 2, 3, 1).contiguous(), split.labels)
-        return hashlib.sha256(b"".join(hashlib.sha256(p.cpu().numpy()).digest() for p in parts)).hexdigest()[:12]
+        return hashlib.sha256(b"".join(hashlib.sha256(p.cpu().numpy().data).digest() for p in parts)).hexdigest()[:12]
 
     return f"{data.name}, {len(data.train)} images, {digest(data.train)} {digest(data.validation)}"
 
 
-def differences(old: Mapping, new: Mapping) -> list[str]:
+def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
     """Field by field, what a checkpoint says of its run, and what this run is."""
     return [
         f"{name} was {old.get(name)!r} and is {new.get(name)!r}"
@@ -99,16 +99,30 @@ def differences(old: Mapping, new: Mapping) -> list[str]:
     ]
 
 
+class Stateful(Protocol):
+    """What a checkpoint can keep and bring back: a network, an optimizer, a schedule, ..."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> object: ...
+
+
 class Checkpoint:
     """The checkpoint of a run of ``fit``, or, with ``file=None``, none. A context: its lock ends with the process.
 
-    ``parts`` are the objects with a ``state_dict``. ``history`` and ``counters`` are changed in place by the run. It
-    writes after each epoch, every ``minutes``, and when Ctrl-C or SIGTERM asks the run to end: then it ends after the
-    step, when all parts agree, and ``KeyboardInterrupt`` is raised. SIGTERM is passed on when the context ends.
+    ``parts``, by name, and ``log`` are what changes in a run. It writes after each epoch, every ``minutes``, and when
+    Ctrl-C or SIGTERM asks the run to end: then it ends after the step, when all parts agree, and ``KeyboardInterrupt``
+    is raised. SIGTERM is passed on when the context ends.
     """
 
     def __init__(
-        self, file: str | Path | None, parts: Mapping, recipe: Mapping, data: Dataset, log: object, minutes: float
+        self,
+        file: str | Path | None,
+        parts: Mapping[str, Stateful],
+        recipe: Mapping[str, Any],
+        data: Dataset,
+        log: Stateful,
+        minutes: float,
     ) -> None:
         if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not 0 <= minutes < math.inf:
             raise ValueError(f"checkpoint_minutes is the time between two checkpoints, 0 or more, not {minutes!r}")
@@ -117,7 +131,7 @@ class Checkpoint:
         self.file = None if file is None else Path(file).expanduser()
         self.parts, self.recipe, self.log, self.seconds = dict(parts), dict(recipe), log, 60 * minutes
         self.asked: int | None = None  # the signal that asked the run to end
-        self.handlers: dict = {}
+        self.handlers: dict[int, Any] = {}  # what the signals did before
         self.lock: FileLock | None = None
         if self.file is None:
             return
@@ -189,7 +203,7 @@ class Checkpoint:
         print(f"going on from {file}: epoch {epoch + 1}, step {step}")
         return epoch, step
 
-    def _compare(self, state: dict) -> None:
+    def _compare(self, state: dict[str, Any]) -> None:
         old, new = dict(state["recipe"]), dict(self.recipe)
         if old["epochs"] < new["epochs"]:
             print(
@@ -202,8 +216,7 @@ class Checkpoint:
                 print(f"{name} was {old.get(name)!r} and is {new.get(name)!r}: the numbers will differ a little")
                 old[name] = new.get(name)
         found = differences(old, new) + differences({"data": state["data"]}, {"data": self.data})
-        model: nn.Module = self.parts["model"]
-        shapes = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+        shapes = {k: tuple(v.shape) for k, v in self.parts["model"].state_dict().items()}
         layers = differences({k: tuple(v.shape) for k, v in state["model"].items()}, shapes)
         found += layers[:3] + ([f"{len(layers) - 3} more layers differ"] if len(layers) > 3 else [])
         if found:
@@ -217,17 +230,17 @@ class Checkpoint:
         if self.file is None:
             return
         if self.asked or epoch_ends or time.monotonic() - self.saved_at >= self.seconds:
-            self._save(epoch, step)
+            self._save(self.file, epoch, step)
         if self.asked:
             raise KeyboardInterrupt
 
-    def _save(self, epoch: int, step: int) -> None:
+    def _save(self, file: Path, epoch: int, step: int) -> None:
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        state = {name: part.state_dict() for name, part in self.parts.items()}
+        state: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()}
         state |= {"recipe": self.recipe, "data": self.data, "epoch": epoch, "step": step}
         state |= {"log": self.log.state_dict(), "rng": torch.get_rng_state(), "cuda_rng": cuda}
         try:
-            write(self.file, state)
+            write(file, state)
         except OSError as error:
-            print(f"the checkpoint {self.file} could not be written ({error.strerror or error}): training goes on")
+            print(f"the checkpoint {file} could not be written ({error.strerror or error}): training goes on")
         self.saved_at = time.monotonic()

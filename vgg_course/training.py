@@ -1,6 +1,7 @@
-"""Training: ``Recipe`` holds all settings of a run, ``fit`` runs it, ``History`` is what comes out.
+"""Training: ``fit`` runs a ``Recipe``, ``History`` is what comes out.
 
-``fit`` is the loop that notebook 03 writes in view, with a progress bar, a tracker and a clean end added.
+``fit`` is the loop that notebook 03 writes in view, with a progress bar, a tracker and a clean end added. The settings
+of a run stand in ``recipes.py``; its names can be imported from here too.
 """
 
 import copy
@@ -8,8 +9,9 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,142 +19,17 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
-from vgg_course.checkpoint import Checkpoint
+from vgg_course.checkpoint import Checkpoint, Stateful
 from vgg_course.data import Dataset, Images, batches
 from vgg_course.evaluation import accuracy, autocast, predict
-from vgg_course.speed import Muon, augmented, smaller
+from vgg_course.recipes import BEST, FAST, LECTURE, QUICK, SCHEDULES, Recipe
+from vgg_course.speed import augmented, smaller
+
+__all__ = ["BEST", "FAST", "LECTURE", "QUICK", "SCHEDULES", "History", "Recipe", "Tracker", "fit"]
 
 # What a tracker is: any function of the step (from 0) and a dict of values. After each batch it is given "loss" and
 # "learning_rate", after each epoch "epoch", "train_loss", "validation_loss" and "validation_accuracy".
 Tracker = Callable[[int, dict[str, float]], object]
-
-
-def _triangle(step: int, steps_per_epoch: int, epochs: int) -> float:
-    """Up to 1 within the first fifth of the run, then down to 0 in a straight line."""
-    done = (step + 0.5) / (steps_per_epoch * epochs)
-    return done / 0.2 if done < 0.2 else max(0.0, (1 - done) / 0.8)
-
-
-# A schedule gives the factor by which the recipe's learning rate is multiplied in a step: (step, steps_per_epoch,
-# epochs) -> factor. "step" is the lecture's StepLR(step_size=5, gamma=0.9), meant to be moved on once an epoch;
-# "step_per_batch" is the same moved on after every batch, as the lecture's post did by mistake.
-SCHEDULES: dict[str, Callable[[int, int, int], float]] = {
-    "constant": lambda step, steps_per_epoch, epochs: 1.0,
-    "step": lambda step, steps_per_epoch, epochs: 0.9 ** (step // steps_per_epoch // 5),
-    "step_per_batch": lambda step, steps_per_epoch, epochs: 0.9 ** (step // 5),
-    "one_cycle": _triangle,
-    "linear": lambda step, steps_per_epoch, epochs: 1 - (step + 0.5) / (steps_per_epoch * epochs),
-}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All settings of a training run. ``dataclasses.replace(QUICK, epochs=8)`` makes a variant.
-
-    Raises ``ValueError`` at once for a setting that makes no sense, with its name, its value and what would do.
-    """
-
-    epochs: int  # how often the network sees every training image
-    batch_size: int  # images in a step
-    lr: float  # the learning rate where the schedule's factor is 1
-    optimizer: str = "sgd"  # "sgd", or "muon": larger steps for the filters of convolutions, see speed.Muon
-    other_lr: float | None = None  # with "muon": the learning rate of all that is not a filter; None: the same
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 0.0  # pulls every weight towards 0: each step adds weight_decay * weight to its gradient
-    schedule: str = "constant"  # a key of SCHEDULES
-    label_smoothing: float = 0.0  # the part of the target that is spread evenly over all classes
-    augmentation: bool | str = False  # True: flip half of the images, shift by up to 4 pixels, in each batch anew;
-    # "alternating": shift by up to 2, and flip every image in every other epoch, see speed.augmented
-    small_part: float = 0.0  # the part of all steps, from the first on, with images at 3/4 of their size
-    precision: str = "auto"  # "fp32", "bf16", "fp16", or the fastest that the device is made for
-    channels_last: bool = True  # the memory order in which CPUs and GPUs convolve fastest
-    seed: int = 0  # for the order of the images, augmentation and dropout
-    device: str = "auto"  # "cpu", "cuda", "mps", or the first of cuda, mps, cpu that is there
-
-    def __post_init__(self) -> None:
-        def need(right: bool, name: str, wanted: str) -> None:
-            if not right:
-                raise ValueError(f"Recipe: {name} is {getattr(self, name)!r}, but it must be {wanted}")
-
-        def number(value: object, kind: type | tuple = (int, float)) -> bool:
-            return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
-
-        for name in ("epochs", "batch_size"):
-            need(number(getattr(self, name), int) and getattr(self, name) >= 1, name, "a whole number from 1 up")
-        need(number(self.lr) and self.lr > 0, "lr", "a number above 0")
-        need(number(self.momentum) and 0 <= self.momentum < 1, "momentum", "a number from 0 to below 1")
-        need(not self.nesterov or self.momentum > 0, "momentum", "above 0, because nesterov is True")
-        need(number(self.weight_decay) and self.weight_decay >= 0, "weight_decay", "a number from 0 up")
-        need(self.schedule in SCHEDULES, "schedule", f"one of {', '.join(SCHEDULES)}")
-        need(number(self.label_smoothing) and 0 <= self.label_smoothing < 1, "label_smoothing", "from 0 to below 1")
-        need(self.optimizer in ("sgd", "muon"), "optimizer", "sgd or muon")
-        need(self.other_lr is None or (number(self.other_lr) and self.other_lr > 0), "other_lr", "above 0, or None")
-        need(self.other_lr is None or self.optimizer == "muon", "other_lr", "None, because the optimizer is not muon")
-        right = isinstance(self.augmentation, bool) or self.augmentation == "alternating"
-        need(right, "augmentation", "True, False or 'alternating'")
-        need(number(self.small_part) and 0 <= self.small_part <= 1, "small_part", "a number from 0 to 1")
-        for name in ("nesterov", "channels_last"):
-            need(isinstance(getattr(self, name), bool), name, "True or False")
-        need(self.precision in ("auto", "fp32", "bf16", "fp16"), "precision", "auto, fp32, bf16 or fp16")
-        need(number(self.seed, int) and self.seed >= 0, "seed", "a whole number from 0 up")
-        need(isinstance(self.device, str), "device", "a name such as 'auto', 'cpu' or 'cuda'")
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"Recipe: device is {self.device!r}, but PyTorch sees no CUDA here: use 'auto' or 'cpu'")
-        if self.device.startswith("mps") and not torch.backends.mps.is_available():
-            raise ValueError(f"Recipe: device is {self.device!r}, but PyTorch sees no MPS here: use 'auto' or 'cpu'")
-        if self.device != "auto":
-            try:
-                torch.device(self.device)
-            except RuntimeError:
-                need(False, "device", "'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'")
-
-    def resolve_device(self) -> torch.device:
-        """The device that ``device`` stands for on this machine."""
-        if self.device != "auto":
-            return torch.device(self.device)
-        return torch.device(
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
-
-    def resolve_precision(self) -> str:
-        """The precision that ``precision`` stands for: bf16 only on hardware with instructions for it."""
-        if self.precision != "auto":
-            return self.precision
-        device = self.resolve_device().type
-        if device == "cuda":
-            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-        features = getattr(torch.cpu, "get_capabilities", dict)() if device == "cpu" else {}
-        return "bf16" if features.get("avx512_bf16") or features.get("amx_bf16") else "fp32"
-
-    def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer with these settings, for all parameters of ``model`` that are not frozen."""
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        if self.optimizer == "muon":
-            dtype = torch.bfloat16 if self.resolve_precision() == "bf16" else torch.float32
-            return Muon(parameters, self.lr, self.other_lr or self.lr, self.momentum, self.weight_decay, dtype)
-        return torch.optim.SGD(
-            parameters, self.lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov
-        )
-
-
-# The lecture's settings. As posted, its schedule was moved on after every batch: replace(LECTURE,
-# schedule="step_per_batch"). Its network is VGG(make_layers(cfg["cifar10"]), num_classes=10, input_size=32).
-LECTURE = Recipe(
-    epochs=50, batch_size=512, lr=0.005, schedule="step", precision="fp32", channels_last=False, seed=777
-)  # fmt: skip
-
-# Ours: QUICK for something to look at within ten seconds, FAST for a good network within a minute and a half. Muon's
-# large steps, with a learning rate that falls to 0 in a straight line; in FAST, images that never repeat exactly.
-QUICK = Recipe(
-    epochs=1, batch_size=250, lr=0.24, optimizer="muon", other_lr=0.05, momentum=0.6, weight_decay=0.02,
-    schedule="linear", label_smoothing=0.2,
-)  # fmt: skip
-FAST = Recipe(
-    epochs=6, batch_size=500, lr=0.24, optimizer="muon", other_lr=0.05, momentum=0.6, weight_decay=0.02,
-    schedule="linear", label_smoothing=0.2, augmentation="alternating", small_part=0.5,
-)  # fmt: skip
-BEST = replace(FAST, epochs=10, small_part=0.4)  # on a network with more channels: for 94 %
 
 
 @dataclass
@@ -192,51 +69,70 @@ def fit(
     raises.
     """
     _check(model, data, recipe, tracker)
-    device, precision = recipe.resolve_device(), recipe.resolve_precision()
-    torch.manual_seed(recipe.seed)  # for dropout; the batches have their own seed
-    model.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
-    train, validation = data.train.to(device), data.validation.to(device)
-    steps = math.ceil(len(train) / recipe.batch_size)
-    optimizer = recipe.make_optimizer(model)
-    scheduler = LambdaLR(optimizer, lambda step: SCHEDULES[recipe.schedule](step, steps, recipe.epochs))
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")  # keeps small fp16 gradients above 0
-    history, was_training = History(), model.training
-    log = _Log(history, recipe, tracker, tqdm(total=steps * recipe.epochs, unit="batch", disable=not progress))
-    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
+    was_training, history = model.training, History()
+    learner = _Learner(model, recipe, len(data.train))
+    train, validation = data.train.to(learner.device), data.validation.to(learner.device)
+    bar = tqdm(total=learner.steps * recipe.epochs, unit="batch", disable=not progress)
+    log = _Log(history, recipe, tracker, bar)
+    settings = asdict(recipe) | {"device": learner.device.type, "precision": learner.precision}  # what "auto" stood for
     try:
-        settings = asdict(recipe) | {"device": device.type, "precision": precision}  # what "auto" stood for
-        with Checkpoint(checkpoint, parts, settings, data, log, checkpoint_minutes) as saved:
+        with Checkpoint(checkpoint, learner.parts(), settings, data, log, checkpoint_minutes) as saved:
             first_epoch, done = saved.load()  # (0, 0): from the start
             for epoch in range(first_epoch, recipe.epochs):
                 model.train()
                 log.start_epoch(resumed=done > 0)
                 for images, labels in _batches(train, recipe, epoch, first_step=done):
-                    if scheduler.last_epoch < recipe.small_part * steps * recipe.epochs:  # last_epoch: steps so far
-                        images = smaller(images)
-                    with autocast(device, precision):
-                        logits = model(images)  # (B, classes)
-                    loss = functional.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
-                    optimizer.zero_grad()
-                    scaler.scale(loss).backward()
-                    scaler.step(optimizer)
-                    scaler.update()
-                    log.batch(loss.detach(), scheduler.get_last_lr()[0], len(labels))
-                    scheduler.step()
+                    loss, learning_rate = learner.step(images, labels)
+                    log.batch(loss, learning_rate, len(labels))
                     done += 1
                     saved.after(epoch, done)
-                log.read()
-                train_seconds = time.perf_counter() - log.started
-                log.end_epoch(predict(model, validation, precision=precision), validation.labels.cpu(), train_seconds)
+                log.end_training()
+                log.end_epoch(predict(model, validation, precision=learner.precision), validation.labels.cpu())
                 done = 0
                 saved.after(epoch + 1, done, epoch_ends=True)
     except KeyboardInterrupt:
-        history.interrupted = True
-        epoch = min(recipe.epochs, len(history.train_loss) + 1)
-        print(f"stopped by hand in epoch {epoch} of {recipe.epochs}, after {len(history.batch_loss)} steps")
+        log.stopped_by_hand()
     finally:
         log.bar.close()
         model.train(was_training)
     return history
+
+
+class _Learner:
+    """What a step of training needs: the network on its device, and the optimizer with its schedule."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe, images: int) -> None:
+        self.model, self.recipe = model, recipe
+        self.device, self.precision = recipe.resolve_device(), recipe.resolve_precision()
+        self.steps = steps = math.ceil(images / recipe.batch_size)  # in an epoch
+        torch.manual_seed(recipe.seed)  # for dropout; the batches have their own seed
+        model.to(self.device)
+        model.to(memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
+        self.optimizer = recipe.make_optimizer(model)
+        schedule = SCHEDULES[recipe.schedule]
+        self.scheduler = LambdaLR(self.optimizer, lambda step: schedule(step, steps, recipe.epochs))
+        # Keeps small fp16 gradients above 0.
+        # So that small gradients do not become 0 in fp16.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+    def step(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """Learn from a batch: forward, loss, backward, step. The loss, a tensor, and the learning rate of this step."""
+        learning_rate = float(self.scheduler.get_last_lr()[0])
+        if self.scheduler.last_epoch < self.recipe.small_part * self.steps * self.recipe.epochs:  # the steps so far
+            images = smaller(images)
+        with autocast(self.device, self.precision):
+            logits = self.model(images)  # (B, classes)
+        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.scheduler.step()
+        return loss.detach(), learning_rate
+
+    def parts(self) -> dict[str, Stateful]:
+        """All that changes in a run, for a checkpoint."""
+        return {"model": self.model, "optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self.scaler}
 
 
 def _check(model: nn.Module, data: Dataset, recipe: Recipe, tracker: Tracker | None) -> None:
@@ -279,8 +175,10 @@ def _batches(
     """The batches of an epoch from ``first_step`` on, in the recipe's augmentation and memory order."""
     if recipe.augmentation == "alternating":
         train = augmented(train, seed=recipe.seed, epoch=epoch)
-    order = {"shuffle": True, "augment": recipe.augmentation is True, "seed": recipe.seed, "epoch": epoch}
-    for images, labels in batches(train, recipe.batch_size, first_step=first_step, **order):
+    augment, seed = recipe.augmentation is True, recipe.seed
+    for images, labels in batches(
+        train, recipe.batch_size, shuffle=True, augment=augment, seed=seed, epoch=epoch, first_step=first_step
+    ):
         yield images if recipe.channels_last else images.contiguous(), labels
 
 
@@ -291,6 +189,8 @@ class _Log:
         self.history, self.recipe, self.tracker, self.bar = history, recipe, tracker, bar
         self.shown: dict[str, str] = {}  # behind the bar
         self.unread: list[tuple[torch.Tensor, float, int]] = []
+        self.started, self.train_seconds, self.spent = 0.0, 0.0, 0.0
+        self.loss_sum, self.images = 0.0, 0  # of this epoch
 
     def start_epoch(self, resumed: bool = False) -> None:
         self.started = time.perf_counter()
@@ -319,19 +219,19 @@ class _Log:
                     f"the loss is {value} at step {step}, with learning rate {learning_rate:.3g}: training cannot go "
                     f"on. Try an lr below the recipe's {self.recipe.lr:g}, batch norm, or precision='fp32'"
                 )
-                error.history = self.history
+                error.history = self.history  # type: ignore[attr-defined]
                 raise error
             self.shown["loss"] = f"{value:.3f}"
         self.bar.set_postfix(self.shown, refresh=False)
         self.bar.update(len(batches_read))
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         """The history, and what has been added up in this epoch, for a checkpoint."""
         self.read()
         spent = time.perf_counter() - self.started
         return {"history": asdict(self.history), "loss_sum": self.loss_sum, "images": self.images, "spent": spent}
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a run that was cut off; the tracker is told all that it has missed."""
         for name, value in state["history"].items():
             setattr(self.history, name, value)
@@ -343,17 +243,28 @@ class _Log:
                 self.tell_epoch((step + 1) // per_epoch, step)
         self.bar.update(len(self.history.batch_loss))
 
-    def end_epoch(self, logits: torch.Tensor, labels: torch.Tensor, train_seconds: float) -> None:
+    def end_training(self) -> None:
+        """All batches of the epoch are done; what follows is validation."""
+        self.read()
+        self.train_seconds = time.perf_counter() - self.started
+
+    def end_epoch(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         history = self.history
         history.train_loss.append(self.loss_sum / self.images)
         history.validation_loss.append(functional.cross_entropy(logits, labels).item())
         history.validation_accuracy.append(accuracy(logits, labels))
         history.learning_rate.append(history.batch_learning_rate[-1])
-        history.images_per_second.append(self.images / train_seconds)
+        history.images_per_second.append(self.images / self.train_seconds)
         history.seconds.append(time.perf_counter() - self.started)
         self.shown["validation accuracy"] = f"{history.validation_accuracy[-1]:.1%}"
         self.bar.set_postfix(self.shown)
         self.tell_epoch(len(history.seconds), len(history.batch_loss) - 1)
+
+    def stopped_by_hand(self) -> None:
+        self.history.interrupted = True
+        epochs, steps = self.recipe.epochs, len(self.history.batch_loss)
+        epoch = min(epochs, len(self.history.train_loss) + 1)
+        print(f"stopped by hand in epoch {epoch} of {epochs}, after {steps} steps")
 
     def tell_epoch(self, epoch: int, step: int) -> None:
         names = ("train_loss", "validation_loss", "validation_accuracy")
