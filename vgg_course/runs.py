@@ -11,12 +11,14 @@ import json
 import platform
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
 
 from vgg_course.data import Images, load_dataset
+from vgg_course.distributed import is_first
 from vgg_course.evaluation import accuracy, predict
 from vgg_course.speed import whiten
 from vgg_course.tracking import LossTracker
@@ -119,7 +121,7 @@ def train(
         raise ValueError(f"there is no run {name!r}: choose one of {', '.join(RUNS)}")
     if unknown := changes.keys() - {f.name for f in fields(Recipe)}:
         raise ValueError(f"a recipe has no {', '.join(sorted(unknown))}; it has {', '.join(Recipe.__annotations__)}")
-    data = load_dataset(dataset)
+    data = load_dataset(dataset, verbose=is_first())
     run = replace(RUNS[name], recipe=replace(RUNS[name].recipe, **changes))
     started = time.perf_counter()
     model = run.build(len(data.classes), data.train)
@@ -192,10 +194,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     checkpoint = RECORDS / f"{options.name}.checkpoint"
     try:
         changes |= dict(map(_setting, options.set))
-        with LossTracker(options.name) as tracker:
+        with LossTracker(options.name) if is_first() else nullcontext() as tracker:
             model, record = train(options.name, options.dataset, tracker, checkpoint, **changes)
     except (ValueError, OSError, FloatingPointError) as error:
         parser.exit(1, f"{error}\n")
+    if not is_first():  # one of several processes shows and keeps what all of them have learned
+        return
     print(f"test accuracy {record['test_accuracy']:.2%} after {record['seconds']:.0f} s")
     if record["history"]["interrupted"]:
         parser.exit(1, f"stopped by hand: no record yet; the same command goes on from {checkpoint}\n")

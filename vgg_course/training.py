@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from vgg_course.checkpoint import Checkpoint, Stateful
 from vgg_course.data import Dataset, Images, batches
+from vgg_course.distributed import Team
 from vgg_course.evaluation import accuracy, autocast, predict
 from vgg_course.recipes import BEST, FAST, LECTURE, QUICK, SCHEDULES, Recipe
 from vgg_course.speed import augmented, smaller
@@ -61,8 +62,7 @@ def fit(
 
     ``model`` maps ``(B, 3, H, W)`` float32 to logits ``(B, classes)``; it is moved to the recipe's device and left
     there. Ctrl-C or the notebook's stop button ends the run early; the history so far comes back. A ``tracker`` that
-    fails is dropped with a warning. Raises ``FloatingPointError``, which carries the ``history``, at a loss that is
-    not finite.
+    fails is dropped with a warning. Raises ``FloatingPointError`` with the ``history`` at a loss that is not finite.
 
     With ``checkpoint``, a file, the run is kept there after each epoch and every ``checkpoint_minutes``. The same call
     again goes on where it was cut off, to the same bits on the same machine: see :class:`Checkpoint` for what it
@@ -70,14 +70,16 @@ def fit(
     """
     _check(model, data, recipe, tracker)
     was_training, history = model.training, History()
-    learner = _Learner(model, recipe, len(data.train))
+    team = Team(recipe.resolve_device())  # this process, or all those that torchrun has started
+    learner = _Learner(model, recipe, len(data.train), team)
     train, validation = data.train.to(learner.device), data.validation.to(learner.device)
-    bar = tqdm(total=learner.steps * recipe.epochs, unit="batch", disable=not progress)
+    tracker, checkpoint = (tracker, checkpoint) if team.first else (None, None)
+    bar = tqdm(total=learner.steps * recipe.epochs, unit="batch", disable=not (progress and team.first))
     log = _Log(history, recipe, tracker, bar)
     settings = asdict(recipe) | {"device": learner.device.type, "precision": learner.precision}  # what "auto" stood for
     try:
-        with Checkpoint(checkpoint, learner.parts(), settings, data, log, checkpoint_minutes) as saved:
-            first_epoch, done = saved.load()  # (0, 0): from the start
+        with team, Checkpoint(checkpoint, learner.parts(), settings, data, log, checkpoint_minutes) as saved:
+            first_epoch, done = learner.start(saved.load(), log)  # (0, 0): from the start
             for epoch in range(first_epoch, recipe.epochs):
                 model.train()
                 log.start_epoch(resumed=done > 0)
@@ -101,9 +103,9 @@ def fit(
 class _Learner:
     """What a step of training needs: the network on its device, and the optimizer with its schedule."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe, images: int) -> None:
-        self.model, self.recipe = model, recipe
-        self.device, self.precision = recipe.resolve_device(), recipe.resolve_precision()
+    def __init__(self, model: nn.Module, recipe: Recipe, images: int, team: Team) -> None:
+        self.model, self.recipe, self.team = model, recipe, team
+        self.device, self.precision = team.device, recipe.resolve_precision()
         self.steps = steps = math.ceil(images / recipe.batch_size)  # in an epoch
         torch.manual_seed(recipe.seed)  # for dropout; the batches have their own seed
         model.to(self.device)
@@ -111,24 +113,33 @@ class _Learner:
         self.optimizer = recipe.make_optimizer(model)
         schedule = SCHEDULES[recipe.schedule]
         self.scheduler = LambdaLR(self.optimizer, lambda step: schedule(step, steps, recipe.epochs))
-        # Keeps small fp16 gradients above 0.
-        # So that small gradients do not become 0 in fp16.
+        # So that small gradients do not become 0 in fp16:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+    def start(self, position: tuple[int, int], log: Stateful) -> tuple[int, int]:
+        """The epoch and the step to begin with, for all of the team the same."""
+        position = self.team.agree({**self.parts(), "log": log}, position)
+        self.network = self.team.wrap(self.model)
+        if not self.team.first:
+            torch.manual_seed(self.recipe.seed + self.team.rank)  # other dropout for other images
+        return position
 
     def step(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Learn from a batch: forward, loss, backward, step. The loss, a tensor, and the learning rate of this step."""
+        whole, (images, labels) = len(labels), self.team.share(images, labels)
         learning_rate = float(self.scheduler.get_last_lr()[0])
         if self.scheduler.last_epoch < self.recipe.small_part * self.steps * self.recipe.epochs:  # the steps so far
             images = smaller(images)
         with autocast(self.device, self.precision):
-            logits = self.model(images)  # (B, classes)
+            logits = self.network(images)  # (B, classes)
         loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        loss = loss * self.team.weight(len(labels), whole)
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
-        return loss.detach(), learning_rate
+        return self.team.mean(loss.detach()), learning_rate
 
     def parts(self) -> dict[str, Stateful]:
         """All that changes in a run, for a checkpoint."""

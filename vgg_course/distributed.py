@@ -1,0 +1,97 @@
+"""One training on several processes: ``torchrun --nproc_per_node=2 -m vgg_course.runs fast``.
+
+Each process (its number is called *rank*) has a copy of the network and takes its part of every batch. After
+``backward`` the copies exchange their gradients and take the mean (*all-reduce*), so all of them make the same step.
+PyTorch's ``DistributedDataParallel`` does that; a ``Team`` is what ``fit`` needs around it. Alone, without
+``torchrun``, a team has one member and changes nothing.
+"""
+
+import os
+from collections.abc import Mapping
+from types import TracebackType
+
+import torch
+from torch import distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def is_first() -> bool:
+    """Whether this process is alone, or the first of those that ``torchrun`` has started."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+class Team:
+    """The processes of one training, a context: ``torchrun`` has told each of them its rank and how many there are.
+
+    gloo connects CPUs, nccl GPUs. A member that is killed or loses its connection ends the training of all with a
+    ``ConnectionError``: what the first rank kept in the checkpoint is good, and the same command goes on from there.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.size, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+        self.device = device
+        if self.size > 1 and device.type == "cuda":
+            self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(self.device)
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that shows, keeps and records."""
+        return self.rank == 0
+
+    def __enter__(self) -> "Team":
+        if self.size > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.size == 1:
+            return
+        if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in ("gloo", "nccl", "peer")):
+            raise ConnectionError(
+                f"rank {self.rank} of {self.size} has lost the others: one of them was killed or its machine is gone. "
+                "The same command goes on from the checkpoint, with any number of processes"
+            ) from None
+        dist.destroy_process_group()
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The network to call in training: the same weights, and ``backward`` takes the mean of all gradients."""
+        if self.size == 1:
+            return model
+        if self.device.type == "cuda":  # batch norm over the whole batch; PyTorch has this for GPUs only
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return DistributedDataParallel(model)
+
+    def share(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """This member's part of a batch ``(B, 3, H, W)``, ``(B,)``: every ``size``-th image from its rank on.
+
+        Raises ``ValueError`` for a batch with fewer images than there are members.
+        """
+        if len(labels) < self.size:
+            raise ValueError(f"a batch of {len(labels)} cannot be shared by {self.size} processes: take fewer of them")
+        return images[self.rank :: self.size], labels[self.rank :: self.size]
+
+    def weight(self, part: int, whole: int) -> float:
+        """What to multiply the mean loss of a ``part`` with, so that the mean over the team is that of the batch."""
+        return part * self.size / whole
+
+    def mean(self, value: torch.Tensor) -> torch.Tensor:
+        """The mean of a number over the team."""
+        if self.size > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+            value /= self.size
+        return value
+
+    def agree(self, parts: Mapping[str, object], position: tuple[int, int]) -> tuple[int, int]:
+        """Everybody starts where the first rank starts, which alone has read the checkpoint: state and position."""
+        if self.size == 1:
+            return position
+        told = [{name: part.state_dict() for name, part in parts.items()}, position] if self.first else [None, None]
+        dist.broadcast_object_list(told, src=0)
+        states, position = told
+        if not self.first:
+            for name, part in parts.items():
+                part.load_state_dict(states[name])
+        return position
