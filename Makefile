@@ -23,9 +23,10 @@ test: test-environment lint  ## check everything: style, tests, all notebooks
 	$(BIN)/python -m pytest --cov=vgg_course --cov-report=term --cov-fail-under=95
 	$(BIN)/python -m pytest --nbval notebooks/
 
-lint: test-environment  ## check the style of the code, notebooks included
+lint: test-environment  ## check the style of the code, notebooks included, and the types of the package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
 
 notebooks: test-environment  ## run all notebooks on CIFAR-10 and store their outputs
 	$(BIN)/python tools/store_outputs.py
@@ -40,4 +41,4 @@ bench: test-environment  ## print the benchmarks
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
 clean:  ## remove the environment and what tools left behind, not the data
-	rm -rf .venv .pytest_cache .ruff_cache .coverage
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .coverage

@@ -15,7 +15,7 @@ import time
 import torch
 from torch import nn
 
-from vgg_course import visdom_server
+from vgg_course import own_server
 from vgg_course.tracking import LossTracker
 
 
@@ -85,7 +85,7 @@ def main() -> None:
     report("log", call_times(LossTracker("log", mode="log"), seconds / 4))
     tracker = LossTracker("call", mode="visdom")
     report("visdom", call_times(tracker, seconds))
-    process = visdom_server._own.process
+    process = own_server._own.process
     if hasattr(signal, "SIGSTOP"):
         process.send_signal(signal.SIGSTOP)
         report("visdom that never answers", call_times(tracker, seconds))

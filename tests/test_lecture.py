@@ -18,7 +18,7 @@ import torchvision
 import visdom
 from PIL import Image
 
-from vgg_course import visdom_server
+from vgg_course import own_server
 from vgg_course.data import load_dataset
 from vgg_course.vgg import VGG, cfg, make_layers
 
@@ -44,7 +44,7 @@ class Digits(torch.utils.data.Dataset):
 @pytest.fixture(scope="module")
 def lecture():
     """The lecture's code, run from top to bottom: its variables, and what it printed."""
-    server = visdom_server.OwnServer("", False)
+    server = own_server.OwnServer("", False)
     server.wait_until_ready()
     printed, variables, patch = io.StringIO(), {}, pytest.MonkeyPatch()
     patch.setattr(visdom, "Visdom", functools.partial(visdom.Visdom, port=server.port, use_incoming_socket=False))

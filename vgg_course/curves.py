@@ -1,10 +1,16 @@
-"""The points of a live plot: thinned curves, and which of them belong into one plot."""
+"""What a live plot shows: thinned curves, which of them belong into one plot, and the plot for the page or inline."""
 
+import base64
+import html
+import io
 import math
 from collections.abc import Iterable, Mapping
 from itertools import cycle
+from typing import Any
 
 import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 MAX_BUCKETS = 1_600  # of at most three points each: no line has more than 4,800 points
 # What belongs into one plot: window -> {name in values: (name of the line, colour, width)}. Colours: Okabe and Ito.
@@ -30,7 +36,8 @@ class Curve:
 
     def __init__(self) -> None:
         self.buckets: dict[int, list[tuple[int, float]]] = {}
-        self.width, self.first = 1, None
+        self.width = 1
+        self.first: int | None = None  # the step of the first point
 
     def add(self, step: int, value: float) -> None:
         """Add a point. A step that is there already gets the new value."""
@@ -61,10 +68,10 @@ class Curve:
 
 def lines(
     window: str, curves: Mapping[str, Curve], others: Mapping[str, Mapping[str, Curve]]
-) -> tuple[str, list[dict]]:
+) -> tuple[str, list[dict[str, Any]]]:
     """The x axis of a plot and its lines: those of ``curves``, then those of other runs, dotted while training."""
     kinds = LINES.get(window, {window: (window, "#0072B2", 1.5)})
-    runs = [("", curves, None)]
+    runs: list[tuple[str, Mapping[str, Curve], str | None]] = [("", curves, None)]
     runs += [(f"{name}: ", other, colour) for (name, other), colour in zip(list(others.items()), cycle(OTHER_RUNS))]
     found = []
     for run, of_run, other in runs:
@@ -83,7 +90,7 @@ def in_order(windows: Iterable[str]) -> list[str]:
     return sorted(windows, key=lambda window: (names.index(window) if window in names else len(names), window))
 
 
-def number(name: str, value: object) -> float | torch.Tensor:
+def number(name: str, value: Any) -> float | torch.Tensor:
     """A single number as a float; on a GPU, where reading it would wait, a tensor of one element.
 
     Raises ``ValueError`` for a tensor of several elements, with its shape.
@@ -97,3 +104,74 @@ def number(name: str, value: object) -> float | torch.Tensor:
         return float(value)
     except OverflowError:  # an int beyond 1e308
         return math.inf
+
+
+# ------------------------------------------------------------------ drawn
+
+
+def plot_window(title: str, x: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """The message for a plot; each of ``lines`` has ``name``, ``x``, ``y``, ``color``, ``width``, ``dash``."""
+    traces = [
+        {
+            "type": "scatter",
+            # A lone point has no line; many points need no marks.
+            "mode": "lines+markers" if len(line["x"]) <= 60 else "lines",
+            "name": html.escape(line["name"], quote=False),  # plotly reads a little HTML
+            "x": line["x"],
+            "y": line["y"],
+            "line": {"color": line["color"], "width": line["width"], "dash": "dot" if line["dash"] else "solid"},
+            "marker": {"size": 4, "color": line["color"]},
+        }
+        for line in lines
+    ]
+    axis = {"zeroline": False, "gridcolor": "#e5e5e5", "automargin": True}
+    layout: dict[str, Any] = {
+        "xaxis": {**axis, "title": {"text": x}},
+        "yaxis": {**axis, "title": {"text": html.escape(title, quote=False)}},
+        "margin": {"l": 50, "r": 12, "t": 12, "b": 40},
+        "showlegend": len(lines) > 1 or title == "loss",
+        "legend": {"x": 1, "xanchor": "right", "y": 1, "bgcolor": "rgba(255,255,255,0.6)", "font": {"size": 10}},
+    }
+    if title == "accuracy":
+        layout["yaxis"]["tickformat"] = ".1~%"
+    return {
+        "data": traces,
+        "layout": layout,
+        "opts": {"title": title, "width": 370 if title == "loss" else 215, "height": 350},
+    }
+
+
+def picture_window(title: str, figure: Figure) -> dict[str, Any]:
+    """The message for a window that shows a matplotlib figure, 640 pixels wide."""
+    source = "data:image/png;base64," + base64.b64encode(png(figure, 150)).decode()
+    width, height = figure.get_size_inches()
+    size = {"width": 640, "height": round(640 * height / width)}
+    return {"data": [{"type": "image", "content": {"src": source}}], "opts": {"title": title, **size}}
+
+
+def png(figure: Figure, dpi: int = 90) -> bytes:
+    """A matplotlib figure as a PNG file."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi)
+    return file.getvalue()
+
+
+def picture(windows: Mapping[str, tuple[str, list[dict[str, Any]]]]) -> bytes:
+    """The same plots as one picture: ``windows`` holds, by title, the x axis's name and the lines."""
+    figure = Figure(figsize=(max(4.5, 3.7 * len(windows)), 3.2), layout="constrained")
+    axes = figure.subplots(1, max(1, len(windows)), squeeze=False)[0]
+    for axis, (title, (x, lines)) in zip(axes, windows.items(), strict=False):
+        for line in lines:
+            values = [float("nan") if value is None else value for value in line["y"]]
+            style = {"color": line["color"], "linewidth": line["width"], "linestyle": ":" if line["dash"] else "-"}
+            marker = "o" if len(values) <= 60 else None
+            name = line["name"].replace("$", r"\$")
+            axis.plot(line["x"], values, marker=marker, markersize=3, label=name, **style)
+        axis.set(xlabel=x, ylabel=title.replace("$", r"\$"))
+        axis.grid(color="#e5e5e5")
+        axis.spines[["top", "right"]].set_visible(False)
+        if len(lines) > 1:
+            axis.legend(fontsize=7, frameon=False)
+        if title == "accuracy":
+            axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+    return png(figure)

@@ -61,15 +61,15 @@ def per_class_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tens
 def confusion_matrix(logits: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
     """Counts ``(classes, classes)`` int64: row = the true class, column = the predicted one."""
     _check(logits, labels)
-    return sklearn.metrics.confusion_matrix(
-        labels.cpu().numpy(), logits.argmax(1).cpu().numpy(), labels=range(logits.shape[1])
-    )
+    true, predicted = labels.cpu().numpy(), logits.argmax(1).cpu().numpy()
+    matrix: np.ndarray = sklearn.metrics.confusion_matrix(true, predicted, labels=range(logits.shape[1]))
+    return matrix
 
 
 class Mistakes(NamedTuple):
     """Wrong predictions, the most confident first; each field ``(K,)``."""
 
-    index: torch.Tensor  # int64: position in the split
+    index: torch.Tensor  # type: ignore[assignment]  # int64: position in the split; hides the tuple's own index
     predicted: torch.Tensor  # int64: the class that the network chose
     confidence: torch.Tensor  # float32, 0 to 1: the softmax probability that it gave to this class
 

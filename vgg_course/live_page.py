@@ -1,4 +1,4 @@
-"""A page of a visdom server, seen from Python: a client that cannot hang, the windows on it, its frame below a cell."""
+"""A page of a visdom server, seen from Python: a client that cannot hang, and the page's frame below a cell."""
 
 import base64
 import contextlib
@@ -6,7 +6,6 @@ import hashlib
 import html
 import importlib
 import importlib.util
-import io
 import json
 import math
 import os
@@ -15,14 +14,13 @@ import queue
 import sys
 import threading
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import numpy as np
 import requests
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from vgg_course import visdom_server
+from vgg_course import own_server
 from vgg_course.visdom_server import LOCAL, address
 
 TIMEOUT = (1.0, 3.0)  # seconds: to connect, and to answer
@@ -54,12 +52,13 @@ class Page:
         """The address of the page, for a browser on the same machine."""
         return self.address + self.path
 
-    def _ask(self, endpoint: str, message: dict) -> str:
+    def _ask(self, endpoint: str, message: dict[str, Any]) -> str:
         body = json.dumps(message, allow_nan=False)  # NaN is no JSON: it would end the page
         try:
             answer = self.session.post(f"{self.address}{self.base_url}/{endpoint}", data=body, timeout=TIMEOUT)
             answer.raise_for_status()
-            return answer.text
+            text: str = answer.text
+            return text
         except requests.RequestException as error:
             code = f" (HTTP {error.response.status_code})" if error.response is not None else ""
             raise ConnectionError(f"no visdom server answers at {self.address}{code}") from error
@@ -87,7 +86,7 @@ class Page:
         self._need(answer in ("true", "false"))
         return answer == "true"
 
-    def show(self, window: str, message: Mapping) -> None:
+    def show(self, window: str, message: Mapping[str, Any]) -> None:
         """Draw a window, or put a new picture in its place: sending it twice changes nothing."""
         self._need(self._ask("events", {"eid": self.env, "win": window, **message}) == window)
 
@@ -109,21 +108,22 @@ def find(env: str) -> Page:
     Raises ``ConnectionError`` if none answers in time, even from one that sends a byte now and then.
     """
     page = Page(*address(), env)
-    result: queue.Queue[Exception | None] = queue.Queue()
+    result: queue.Queue[str] = queue.Queue()  # what is wrong, or nothing
 
     def ask() -> None:
         try:
-            result.put(page.check())
+            page.check()
+            result.put("")
         except Exception as error:
-            result.put(error)
+            result.put(str(error) or repr(error))
 
     threading.Thread(target=ask, daemon=True).start()
     try:
-        error = result.get(timeout=2 * sum(TIMEOUT))  # check sends two messages
+        wrong = result.get(timeout=2 * sum(TIMEOUT))  # check sends two messages
     except queue.Empty:
-        error = f"what is at {page.address} does not answer"
-    if error:
-        raise ConnectionError(str(error))
+        wrong = f"what is at {page.address} does not answer"
+    if wrong:
+        raise ConnectionError(wrong)
     return page
 
 
@@ -150,7 +150,8 @@ def append_to_window(window: str, step: int, value: float) -> None:
     import visdom
 
     writer = visdom.Visdom(send=False, use_incoming_socket=False)  # it writes the message; sending could hang
-    message, endpoint = writer.line(X=np.array([step]), Y=np.array([value]), win=window, update="append")
+    drawn: Any = writer.line(X=np.array([step]), Y=np.array([value]), win=window, update="append")
+    message, endpoint = drawn
     message["data"][0]["y"] = [value if math.isfinite(value) else None]  # anything else ends the page
     try:
         Page(*address(), "main")._ask(endpoint, message)
@@ -161,7 +162,7 @@ def append_to_window(window: str, step: int, value: float) -> None:
         _silent.add(address())
 
 
-_silent: set[tuple] = set()  # servers that did not answer, and whose silence has been told
+_silent: set[tuple[str, int, str]] = set()  # servers that did not answer, and whose silence has been told
 
 
 def own_page(env: str) -> Page:
@@ -175,11 +176,11 @@ def own_page(env: str) -> Page:
     return page
 
 
-def _own_server() -> visdom_server.OwnServer:
+def _own_server() -> own_server.OwnServer:
     if not notebook() or _colab() or importlib.util.find_spec("jupyter_server_proxy") is None:
-        return visdom_server.own(polling=_colab())  # Colab's way to a port passes no websockets
+        return own_server.own(polling=_colab())  # Colab's way to a port passes no websockets
     # Where jupyter-server-proxy shows a local port: an address that works from afar as well as here.
-    return visdom_server.own(os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/") + "proxy/absolute/{port}")
+    return own_server.own(os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/") + "proxy/absolute/{port}")
 
 
 def env_name(run: str) -> str:
@@ -202,81 +203,10 @@ def window_token() -> str:
     return hashlib.sha256(f"{who} {os.getcwd()} {platform.node()}".encode()).hexdigest()[:6]
 
 
-# ------------------------------------------------------------------ windows and pictures
-
-
-def plot_window(title: str, x: str, lines: list[dict]) -> dict:
-    """The message for a plot; each of ``lines`` has ``name``, ``x``, ``y``, ``color``, ``width``, ``dash``."""
-    traces = [
-        {
-            "type": "scatter",
-            # A lone point has no line; many points need no marks.
-            "mode": "lines+markers" if len(line["x"]) <= 60 else "lines",
-            "name": html.escape(line["name"], quote=False),  # plotly reads a little HTML
-            "x": line["x"],
-            "y": line["y"],
-            "line": {"color": line["color"], "width": line["width"], "dash": "dot" if line["dash"] else "solid"},
-            "marker": {"size": 4, "color": line["color"]},
-        }
-        for line in lines
-    ]
-    axis = {"zeroline": False, "gridcolor": "#e5e5e5", "automargin": True}
-    layout = {
-        "xaxis": {**axis, "title": {"text": x}},
-        "yaxis": {**axis, "title": {"text": html.escape(title, quote=False)}},
-        "margin": {"l": 50, "r": 12, "t": 12, "b": 40},
-        "showlegend": len(lines) > 1 or title == "loss",
-        "legend": {"x": 1, "xanchor": "right", "y": 1, "bgcolor": "rgba(255,255,255,0.6)", "font": {"size": 10}},
-    }
-    if title == "accuracy":
-        layout["yaxis"]["tickformat"] = ".1~%"
-    return {
-        "data": traces,
-        "layout": layout,
-        "opts": {"title": title, "width": 370 if title == "loss" else 215, "height": 350},
-    }
-
-
-def picture_window(title: str, figure: Figure) -> dict:
-    """The message for a window that shows a matplotlib figure, 640 pixels wide."""
-    source = "data:image/png;base64," + base64.b64encode(png(figure, 150)).decode()
-    width, height = figure.get_size_inches()
-    size = {"width": 640, "height": round(640 * height / width)}
-    return {"data": [{"type": "image", "content": {"src": source}}], "opts": {"title": title, **size}}
-
-
-def png(figure: Figure, dpi: int = 90) -> bytes:
-    """A matplotlib figure as a PNG file."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=dpi)
-    return file.getvalue()
-
-
-def picture(windows: Mapping[str, tuple[str, list[dict]]]) -> bytes:
-    """The same plots as one picture: ``windows`` holds, by title, the x axis's name and the lines."""
-    figure = Figure(figsize=(max(4.5, 3.7 * len(windows)), 3.2), layout="constrained")
-    axes = figure.subplots(1, max(1, len(windows)), squeeze=False)[0]
-    for axis, (title, (x, lines)) in zip(axes, windows.items(), strict=False):
-        for line in lines:
-            values = [float("nan") if value is None else value for value in line["y"]]
-            style = {"color": line["color"], "linewidth": line["width"], "linestyle": ":" if line["dash"] else "-"}
-            marker = "o" if len(values) <= 60 else None
-            name = line["name"].replace("$", r"\$")
-            axis.plot(line["x"], values, marker=marker, markersize=3, label=name, **style)
-        axis.set(xlabel=x, ylabel=title.replace("$", r"\$"))
-        axis.grid(color="#e5e5e5")
-        axis.spines[["top", "right"]].set_visible(False)
-        if len(lines) > 1:
-            axis.legend(fontsize=7, frameon=False)
-        if title == "accuracy":
-            axis.yaxis.set_major_formatter(PercentFormatter(1.0))
-    return png(figure)
-
-
 # ------------------------------------------------------------------ below a notebook's cell
 
 
-def notebook():
+def notebook() -> Any:
     """IPython's shell if this is the kernel of a notebook, else None."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
@@ -316,11 +246,19 @@ FRAME = """
 </script>"""
 
 
+def _frame(page: Page) -> str:
+    values = {"url": page.url, "path": page.path, "proxy": "/proxy/absolute/" in page.path}
+    as_json = {f"{key}_json": json.dumps(value).replace("<", "\\u003c") for key, value in values.items()}
+    return FRAME.format(id=f"vgg-plot-{os.urandom(6).hex()}", url=html.escape(page.url), **as_json)
+
+
 class Frame:
     """What stands below the cell: the page in a frame, or the curve as a picture. It goes along to later cells."""
 
     def __init__(self, page: Page | None) -> None:
-        self.page, self.display, self.cell = page, None, None
+        self.page = page
+        self.display: Any = None  # IPython's handle
+        self.cell: str | None = None
         self.follow()
 
     def follow(self) -> None:
@@ -343,12 +281,7 @@ class Frame:
                 print(f"Colab does not show the page ({error}): the curve is below the cell")
                 self.page, self.display = None, self._new({"text/plain": "the plot comes with the first points"})
         else:
-            self.display = self._new({"text/html": self._html(), "text/plain": f"live plot: {self.page.url}"})
-
-    def _html(self) -> str:
-        values = {"url": self.page.url, "path": self.page.path, "proxy": "/proxy/absolute/" in self.page.path}
-        as_json = {f"{key}_json": json.dumps(value).replace("<", "\\u003c") for key, value in values.items()}
-        return FRAME.format(id=f"vgg-plot-{os.urandom(6).hex()}", url=html.escape(self.page.url), **as_json)
+            self.display = self._new({"text/html": _frame(self.page), "text/plain": f"live plot: {self.page.url}"})
 
     def show(self, image: bytes, text: str) -> None:
         """Put a PNG picture in the place of what is there; ``text`` is for those who do not see it."""
@@ -360,7 +293,7 @@ class Frame:
             self.display = self._new(data, metadata)
 
     @staticmethod
-    def _new(data: dict, metadata: dict | None = None):
+    def _new(data: dict[str, str], metadata: dict[str, Any] | None = None) -> Any:
         from IPython.display import DisplayHandle
 
         handle = DisplayHandle()

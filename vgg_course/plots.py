@@ -6,6 +6,7 @@ Okabe and Ito (2008), which colour-blind readers can tell apart; where colour ca
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import SupportsInt
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -26,7 +27,9 @@ def to_pixels(images: Array, mean: Sequence[float] | None = None, std: Sequence[
     other floats count as normalised, and ``mean`` and ``std`` (one number a channel) undo it, so nothing is
     un-normalised twice. Raises ``ValueError`` for other shapes, and for normalised images without ``mean`` and ``std``.
     """
-    array = images.detach().cpu().float().numpy() if _is_float(images) else np.asarray(images)
+    if isinstance(images, torch.Tensor) and images.is_floating_point():
+        images = images.detach().cpu().float()
+    array = np.asarray(images)
     if array.ndim != 4 or array.shape[1] != 3:
         hint = "; a single image needs image[None]" if array.ndim == 3 else ""
         hint = "; the channels come second: images.permute(0, 3, 1, 2)" if array.shape[3:] == (3,) else hint
@@ -44,10 +47,6 @@ def to_pixels(images: Array, mean: Sequence[float] | None = None, std: Sequence[
             )
         array = array * np.asarray(std) + np.asarray(mean)
     return np.round(255 * array.clip(0, 1)).astype(np.uint8)
-
-
-def _is_float(images: Array) -> bool:
-    return isinstance(images, torch.Tensor) and images.is_floating_point()
 
 
 def image_grid(
@@ -92,7 +91,9 @@ def image_grid(
     return figure
 
 
-def _caption(i: int, classes, labels, predicted, confidence) -> tuple[str, bool | None]:
+def _caption(
+    i: int, classes: Sequence[str] | None, labels: Array | None, predicted: Array | None, confidence: Array | None
+) -> tuple[str, bool | None]:
     """The words below image ``i``, and whether its prediction is right (None: nothing to compare)."""
     true, guess = (None if v is None else _name(v[i], classes) for v in (labels, predicted))
     percent = "" if confidence is None else f"{float(confidence[i]):.0%}"
@@ -103,7 +104,7 @@ def _caption(i: int, classes, labels, predicted, confidence) -> tuple[str, bool 
     return f"✗ {guess}\n{percent} ({true})".replace("\n (", "\n("), False
 
 
-def _name(label: object, classes: Sequence[str] | None) -> str:
+def _name(label: SupportsInt, classes: Sequence[str] | None) -> str:
     if classes is None:
         return str(int(label))
     if not 0 <= int(label) < len(classes):

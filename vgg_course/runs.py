@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,8 +43,8 @@ class Run:
     recipe: Recipe
     cfg: Sequence[int | str]
     batch_norm: bool = True
-    head: dict = field(default_factory=lambda: {"global_pool": True, "hidden": ()})
-    layers: dict = field(default_factory=dict)
+    head: dict[str, Any] = field(default_factory=lambda: {"global_pool": True, "hidden": ()})
+    layers: dict[str, Any] = field(default_factory=dict)
     views: int = 1
 
     def build(self, num_classes: int = 10, train: Images | None = None) -> VGG:
@@ -56,11 +57,11 @@ class Run:
         return model
 
 
-FAST_NETWORK = {
+FAST_NETWORK: dict[str, Any] = {
     "head": {"global_pool": "max", "hidden": ()},
     "layers": {"pool_first": True, "patch": 2},
 }
-QUICK_NETWORK = {**FAST_NETWORK, "layers": {"pool_first": True, "patch": 3}}
+QUICK_NETWORK: dict[str, Any] = {**FAST_NETWORK, "layers": {"pool_first": True, "patch": 3}}
 RUNS = {
     "lecture": Run(LECTURE, cfg["cifar10"], False, {"input_size": 32}),
     "lecture_per_batch": Run(replace(LECTURE, schedule="step_per_batch"), cfg["cifar10"], False, {"input_size": 32}),
@@ -73,13 +74,14 @@ RUNS = {
 }
 
 
-def load_record(name: str) -> dict:
+def load_record(name: str) -> dict[str, Any]:
     """The record of a run, as :func:`train` makes it. Raises ``FileNotFoundError`` with the names there are."""
     file = RECORDS / f"{name}.json"
     if not file.exists():
         known = ", ".join(sorted(path.stem for path in RECORDS.glob("*.json")))
         raise FileNotFoundError(f"there is no record {file.name}; there are: {known}")
-    return json.loads(file.read_text(encoding="utf-8"))
+    record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return record
 
 
 def load_trained(name: str = "fast") -> VGG:
@@ -111,8 +113,8 @@ def train(
     dataset: str = "cifar10",
     tracker: Tracker | None = None,
     checkpoint: Path | None = None,
-    **changes,
-) -> tuple[VGG, dict]:
+    **changes: Any,
+) -> tuple[VGG, dict[str, Any]]:
     """Train a named run, its recipe with ``changes``; returns the network and the record of the run.
 
     With ``checkpoint``, a file, a run that was cut off goes on: see :func:`vgg_course.training.fit`.
@@ -156,7 +158,7 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _rounded(history: History) -> dict:
+def _rounded(history: History) -> dict[str, Any]:
     return {
         name: [float(f"{value:.4g}") for value in values] if isinstance(values, list) else values
         for name, values in asdict(history).items()

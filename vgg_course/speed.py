@@ -29,7 +29,7 @@ def patch_filters(images: torch.Tensor, size: int, floor: float = 5e-4) -> torch
     patches = functional.unfold(images, size).transpose(1, 2).flatten(0, 1)  # (patches, 3 * size**2)
     covariance = patches.T @ patches / len(patches)  # the mean of normalised images is near 0: it is left out
     variances, directions = torch.linalg.eigh(covariance.double())  # ascending; the directions are columns
-    filters = directions / (variances + floor).sqrt()
+    filters: torch.Tensor = directions / (variances + floor).sqrt()
     return filters.T.flip(0).reshape(-1, images.shape[1], size, size).float()
 
 
@@ -68,7 +68,7 @@ def orthogonal(matrix: torch.Tensor, steps: int = 3) -> torch.Tensor:
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix  # X X^T is then the smaller of the two products
+    x: torch.Tensor = matrix.T if tall else matrix  # X X^T is then the smaller of the two products
     x = x / (x.norm() + 1e-7)  # now no singular value is above 1
     for _ in range(steps):
         square = x @ x.T
@@ -110,7 +110,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__([group for group in groups if group["params"]], defaults)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Change all parameters that have a gradient; a ``closure`` is not supported."""
         for group in self.param_groups:
             for p in group["params"]:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -50,13 +51,14 @@ class LossTracker:
         self.run, self._mode, self._pid, self._token = str(run), mode, os.getpid(), live_page.window_token()
         self._curves: dict[str, Curve] = {}
         self._others: dict[str, Mapping[str, Curve]] = {}
-        self._pictures: dict[str, dict] = {}  # windows that show no curves
-        self._queue: deque[tuple[int, dict]] = deque()
+        self._pictures: dict[str, dict[str, Any]] = {}  # windows that show no curves
+        self._queue: deque[tuple[int, dict[str, float | torch.Tensor]]] = deque()
         self._notes: deque[str] = deque()  # printed by the thread that trains, so that they stand below its cell
         self._changed: set[str] = set()  # windows to draw
         self._sent: set[str] = set()  # windows that the server has had
         self._stale: set[str] = set()  # windows of the run that this one replaces
-        self._lock, self._stop, self._thread = threading.Lock(), threading.Event(), None
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._thread: threading.Thread | None = None  # that draws
         self._lost, self._look_at, self._look_pause = False, time.monotonic() + 2, 2.0
         if (old := LossTracker._live.get(self.run)) and old._pid == self._pid:
             old.close(final=False)
@@ -157,7 +159,7 @@ class LossTracker:
                     continue
                 self._sent.add(window)
                 lines = curves.lines(window, self._curves, self._others)
-                message = self._pictures.get(window) or live_page.plot_window(window, *lines)
+                message = self._pictures.get(window) or curves.plot_window(window, *lines)
                 self._page.show(f"{window} {self._token}", message)
             for window in self._stale - self._windows():
                 self._page.close(f"{window} {self._token}")
@@ -181,16 +183,18 @@ class LossTracker:
         text = ", ".join(f"{name} {math.nan if value is None else value:.4g}" for name, value in last.items())
         windows = curves.in_order(self._windows() - set(self._pictures))
         plots = {window: curves.lines(window, self._curves, self._others) for window in windows}
-        return live_page.picture(plots), f"plot of {self.run!r}, last: {text}"
+        return curves.picture(plots), f"plot of {self.run!r}, last: {text}"
 
     def figure(self, title: str, figure: Figure) -> None:
         """Show a matplotlib figure in a window of the page. Without a page nothing: a notebook shows its figures."""
         if self._page and os.getpid() == self._pid:
-            self._pictures[title] = live_page.picture_window(title, figure)
+            self._pictures[title] = curves.picture_window(title, figure)
             self._changed.add(title)
             self._work()
 
-    def images(self, images: torch.Tensor, labels: torch.Tensor, classes: Sequence[str] | None = None, **more) -> None:
+    def images(
+        self, images: torch.Tensor, labels: torch.Tensor, classes: Sequence[str] | None = None, **more: Any
+    ) -> None:
         """Show the first 16 of a batch of images ``(N, 3, H, W)`` with their labels ``(N,)``.
 
         Further arguments, such as ``mean`` and ``std`` of normalised images, go to ``plots.image_grid``.
@@ -212,7 +216,7 @@ class LossTracker:
         for name, (steps, values) in (points or {}).items():
             other[name] = Curve()
             for step, value in zip(steps, values, strict=True):
-                other[name].add(step, curves.number(name, value))
+                other[name].add(step, float(curves.number(name, value)))
         self._changed |= self._windows() - set(self._pictures)
 
     def close(self, final: bool = True) -> None:

@@ -11,6 +11,7 @@ import numbers
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,7 +31,7 @@ model_urls = {
 }
 
 
-class _Configurations(dict):
+class _Configurations(dict[str, list[int | str]]):
     """A dict that says what it has when it is asked for what it has not."""
 
     def __missing__(self, name: object) -> None:
@@ -75,21 +76,23 @@ def make_layers(
     if patch is not None and not (isinstance(patch, int) and patch >= 1):
         raise ValueError(f"patch is the side of the first convolution's patches in pixels, such as 2, not {patch!r}")
     layers: list[nn.Module] = []
-    in_channels, conv2d = 3, None
+    in_channels = 3
+    conv2d: nn.Conv2d | None = None  # the last one so far
     for position, v in enumerate(cfg):
-        if v == "M":
+        if isinstance(v, str):  # 'M'
             pool = nn.MaxPool2d(kernel_size=2, stride=2)
-            if pool_first and position > 0 and cfg[position - 1] != "M":
+            if pool_first and conv2d is not None and cfg[position - 1] != "M":
                 layers.insert(layers.index(conv2d) + 1, pool)
             else:
                 layers += [pool]
         else:
-            of_patches = patch is not None and conv2d is None
-            conv2d = nn.Conv2d(in_channels, v, kernel_size=patch if of_patches else 3, padding=0 if of_patches else 1)
-            if batch_norm and not of_patches:
-                layers += [conv2d, nn.BatchNorm2d(v), nn.ReLU(inplace=True)]
-            else:
+            if patch is not None and conv2d is None:
+                conv2d = nn.Conv2d(in_channels, v, kernel_size=patch)
                 layers += [conv2d, nn.ReLU(inplace=True)]
+            else:
+                conv2d = nn.Conv2d(in_channels, v, kernel_size=3, padding=1)
+                norm = [nn.BatchNorm2d(v)] if batch_norm else []
+                layers += [conv2d, *norm, nn.ReLU(inplace=True)]
             in_channels = v
     return nn.Sequential(*layers)
 
@@ -150,7 +153,7 @@ class VGG(nn.Module):
         if input_size is not None and global_pool:
             raise ValueError(f"give input_size={input_size} or global_pool=True, not both: each sizes the head")
         if input_size is not None:
-            self.avgpool = nn.Identity()
+            self.avgpool: nn.Module = nn.Identity()
             width = self._features_of_a_square(input_size)
         elif global_pool:
             self.avgpool = nn.AdaptiveMaxPool2d((1, 1)) if global_pool == "max" else nn.AdaptiveAvgPool2d((1, 1))
@@ -177,7 +180,8 @@ class VGG(nn.Module):
                 f"the features give {x.shape[1]} numbers an image, but the classifier takes {head.in_features}: "
                 "build the network with VGG(features, ..., input_size=<side of your images>) or global_pool=True"
             )
-        return self.classifier(x)
+        logits: torch.Tensor = self.classifier(x)
+        return logits
 
     def _initialize_weights(self) -> None:
         for m in self.modules():
@@ -239,12 +243,12 @@ class VGG(nn.Module):
         was_training = self.features.training
         self.features.eval()  # a batch norm in train mode would learn from this black image
         with torch.no_grad():
-            numbers_per_image = self.features(image).numel()
+            numbers_per_image: int = self.features(image).numel()
         self.features.train(was_training)
         return numbers_per_image
 
 
-def _vgg(name: str, letter: str, batch_norm: bool, pretrained: bool, progress: bool, **kwargs) -> VGG:
+def _vgg(name: str, letter: str, batch_norm: bool, pretrained: bool, progress: bool, **kwargs: Any) -> VGG:
     if pretrained:
         head = {k: v for k, v in kwargs.items() if k not in ("init_weights", "dropout")}
         if head and head != {"num_classes": 1000}:
@@ -268,7 +272,8 @@ def _download(url: str, progress: bool) -> dict[str, torch.Tensor]:
     if file.exists():  # torch.hub checks what it downloads, but not what is there already
         with open(file, "rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if not digest.startswith(re.search(r"-([0-9a-f]+)\.", file.name)[1]):
+        wanted = re.search(r"-([0-9a-f]+)\.", file.name)
+        if wanted and not digest.startswith(wanted[1]):
             raise OSError(f"{file} is damaged or cut short (its hash does not fit its name): delete it, then {by_hand}")
     try:
         return torch.hub.load_state_dict_from_url(
@@ -278,7 +283,7 @@ def _download(url: str, progress: bool) -> dict[str, torch.Tensor]:
         raise OSError(f"cannot download the weights ({error}): with no network, {by_hand}") from None
 
 
-def vgg11(pretrained: bool = False, progress: bool = True, **kwargs) -> VGG:
+def vgg11(pretrained: bool = False, progress: bool = True, **kwargs: Any) -> VGG:
     """VGG with 11 layers that have weights (configuration A): ``(N, 3, 224, 224)`` to logits ``(N, 1000)``.
 
     ``pretrained=True`` loads the ImageNet weights (``progress`` shows a bar); ``kwargs`` go to :class:`VGG`.
@@ -287,36 +292,36 @@ def vgg11(pretrained: bool = False, progress: bool = True, **kwargs) -> VGG:
     return _vgg("vgg11", "A", False, pretrained, progress, **kwargs)
 
 
-def vgg11_bn(pretrained: bool = False, progress: bool = True, **kwargs) -> VGG:
+def vgg11_bn(pretrained: bool = False, progress: bool = True, **kwargs: Any) -> VGG:
     """VGG with 11 layers that have weights (configuration A), with batch norm; see :func:`vgg11`."""
     return _vgg("vgg11_bn", "A", True, pretrained, progress, **kwargs)
 
 
-def vgg13(pretrained: bool = False, progress: bool = True, **kwargs) -> VGG:
+def vgg13(pretrained: bool = False, progress: bool = True, **kwargs: Any) -> VGG:
     """VGG with 13 layers that have weights (configuration B); see :func:`vgg11`."""
     return _vgg("vgg13", "B", False, pretrained, progress, **kwargs)
 
 
-def vgg13_bn(pretrained: bool = False, progress: bool = True, **kwargs) -> VGG:
+def vgg13_bn(pretrained: bool = False, progress: bool = True, **kwargs: Any) -> VGG:
     """VGG with 13 layers that have weights (configuration B), with batch norm; see :func:`vgg11`."""
     return _vgg("vgg13_bn", "B", True, pretrained, progress, **kwargs)
 
 
-def vgg16(pretrained: bool = False, progress: bool = True, **kwargs) -> VGG:
+def vgg16(pretrained: bool = False, progress: bool = True, **kwargs: Any) -> VGG:
     """VGG with 16 layers that have weights (configuration D); see :func:`vgg11`."""
     return _vgg("vgg16", "D", False, pretrained, progress, **kwargs)
 
 
-def vgg16_bn(pretrained: bool = False, progress: bool = True, **kwargs) -> VGG:
+def vgg16_bn(pretrained: bool = False, progress: bool = True, **kwargs: Any) -> VGG:
     """VGG with 16 layers that have weights (configuration D), with batch norm; see :func:`vgg11`."""
     return _vgg("vgg16_bn", "D", True, pretrained, progress, **kwargs)
 
 
-def vgg19(pretrained: bool = False, progress: bool = True, **kwargs) -> VGG:
+def vgg19(pretrained: bool = False, progress: bool = True, **kwargs: Any) -> VGG:
     """VGG with 19 layers that have weights (configuration E); see :func:`vgg11`."""
     return _vgg("vgg19", "E", False, pretrained, progress, **kwargs)
 
 
-def vgg19_bn(pretrained: bool = False, progress: bool = True, **kwargs) -> VGG:
+def vgg19_bn(pretrained: bool = False, progress: bool = True, **kwargs: Any) -> VGG:
     """VGG with 19 layers that have weights (configuration E), with batch norm; see :func:`vgg11`."""
     return _vgg("vgg19_bn", "E", True, pretrained, progress, **kwargs)

@@ -1,15 +1,15 @@
-"""A visdom server on this machine alone: the files of its page, running it, and one that ends with its parent.
+"""A visdom server on this machine alone: the files of its page, and running it.
 
 ``python -m vgg_course.visdom_server`` runs a server for all notebooks (``make visdom``); with ``--assets`` it only
-fetches the files of its page, once, while the course is set up. ``live_page.py`` uses ``address`` and ``own``.
+fetches the files of its page, once, while the course is set up. This file needs no other of the course, for
+``own_server.py`` starts it by its path.
 """
 
 import argparse
-import atexit
 import contextlib
 import errno
+import importlib.metadata
 import os
-import queue
 import shutil
 import signal
 import socket
@@ -18,11 +18,14 @@ import sys
 import tarfile
 import tempfile
 import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import visdom
+
+VERSION = importlib.metadata.version("visdom")
 
 # What visdom's page loads besides its own code: npm package -> {file in the package: where the page looks for it}.
 # visdom itself fetches these from CDNs at its first start; with a package index alone they come from npm.
@@ -49,7 +52,7 @@ ASSETS: dict[str, dict[str, str]] = {
     "react-grid-layout@2.2.3": {"css/styles.css": "css/react-grid-layout-styles.css"},
     "mathjax@3.2.2": {"es5/tex-mml-svg.js": "js/mathjax/3.2.2/es5/tex-mml-svg.js"},
 }
-if visdom.__version__.startswith("0.2."):
+if VERSION.startswith("0.2."):
     for _new in (*_REACT_CSS, "mathjax@3.2.2"):
         del ASSETS[_new]
     ASSETS["react-resizable@1.4.6"] = {"css/styles.css": "css/react-resizable-styles.css"}
@@ -71,7 +74,7 @@ LOCAL = ("localhost", "127.0.0.1", "::1")
 
 def assets_folder() -> Path:
     """Where the page's files belong: inside the virtual environment, so they go when it goes."""
-    return Path(sys.prefix) / "share" / "vgg_course" / f"visdom-{visdom.__version__}"
+    return Path(sys.prefix) / "share" / "vgg_course" / f"visdom-{VERSION}"
 
 
 def _complete(static: Path) -> bool:
@@ -110,7 +113,7 @@ def install_assets() -> str:
             how = "from npm"
         if not _complete(new / "static"):
             raise RuntimeError("npm has sent other files of visdom's page than expected")
-        (new / "static" / "version.built").write_text(visdom.__version__)
+        (new / "static" / "version.built").write_text(VERSION)
         shutil.rmtree(target, ignore_errors=True)
         new.rename(target)
     return f"the files of visdom's page were fetched {how}: {target}"
@@ -142,7 +145,8 @@ def _install_from_npm(new: Path) -> None:
                     else:
                         continue
                     place.parent.mkdir(parents=True, exist_ok=True)
-                    place.write_bytes(archive.extractfile(member).read())
+                    if content := archive.extractfile(member):  # None: a folder
+                        place.write_bytes(content.read())
 
 
 def address() -> tuple[str, int, str]:
@@ -160,7 +164,7 @@ def address() -> tuple[str, int, str]:
 # ------------------------------------------------------------------ the server
 
 
-def _refuse_foreign(handler) -> None:
+def _refuse_foreign(handler: Any) -> None:
     """Answer 403 to what another web site asks for through the user's browser, websockets included.
 
     A browser names the site that a request comes from in ``Origin``: it must be the host that was asked, ``Host``. And
@@ -180,7 +184,9 @@ def _refuse_foreign(handler) -> None:
         handler.finish("This server answers pages of its own only.")
 
 
-def serve(port: int, folder: str, base_url: str = "", polling: bool = False, ready=print) -> None:
+def serve(
+    port: int, folder: str, base_url: str = "", polling: bool = False, ready: Callable[[int], object] = print
+) -> None:
     """Run a visdom server on 127.0.0.1 until the process ends; ``ready(port)`` is called when it listens.
 
     It keeps its plots in memory and in ``folder``. Raises ``OSError`` if the port is taken, ``RuntimeError`` if the
@@ -199,8 +205,11 @@ def serve(port: int, folder: str, base_url: str = "", polling: bool = False, rea
     # Settings that visdom leaves to its tornado: where its files are, and not to start again when a file changes.
     app.tornado_settings.update(static_path=str(static), template_path=str(static), autoreload=False)
     # Every request passes our door. Behind it, 0.3.0's own rule for websockets would refuse those from a proxy.
-    base_handlers.BaseHandler.prepare = base_handlers.BaseWebSocketHandler.prepare = _refuse_foreign
-    for handler in (socket_handlers.SocketHandler, socket_handlers.VisSocketHandler):
+    doors: list[Any] = [base_handlers.BaseHandler, base_handlers.BaseWebSocketHandler]
+    for handler in doors:
+        handler.prepare = _refuse_foreign
+    sockets: list[Any] = [socket_handlers.SocketHandler, socket_handlers.VisSocketHandler]
+    for handler in sockets:
         handler.check_origin = lambda *_: True
     (Path(folder) / "style.css").write_text(STYLE)
     options = {"base_url": base_url, "env_path": folder, "use_frontend_client_polling": polling}
@@ -213,97 +222,6 @@ def _end_with_parent(folder: str) -> None:
         os.read(0, 1)
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class OwnServer:
-    """A visdom server of this process's own: a child that ends with it, even if it is killed. See ``own``."""
-
-    def __init__(self, base_url: str, polling: bool, port: int | None = None) -> None:
-        self.port, self.pid = port or _free_port(), os.getpid()
-        self.base_url = base_url.format(port=self.port)
-        self.folder = tempfile.mkdtemp(prefix="vgg_course_visdom_")
-        # This file by its path (-P: without its folder among the modules), for the package may be known to us alone.
-        command = [sys.executable, "-P", __file__, "--child", "--port", str(self.port), "--folder", self.folder]
-        command += [f"--base-url={self.base_url}", *(["--polling"] if polling else [])]
-        # A session of its own: a notebook's stop button sends Ctrl-C to the whole group of the kernel.
-        apart = {"creationflags": 0x08000200} if sys.platform == "win32" else {"start_new_session": True}
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, **apart)
-        # A forked child (a DataLoader's worker) must not keep the server alive by holding the pipe too.
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self.process.stdin.close)
-        atexit.register(self.stop)
-
-    def wait_until_ready(self, seconds: float = 20.0) -> None:
-        """Return when it listens. Raises ``RuntimeError`` with its reason if it ends, or says nothing in time."""
-        said: queue.Queue[str] = queue.Queue()
-
-        def listen() -> None:
-            with self.process.stdout:
-                for line in self.process.stdout:
-                    said.put(line)
-            said.put("FAILED it ended at once")
-
-        threading.Thread(target=listen, daemon=True).start()
-        deadline, line = time.monotonic() + seconds, ""
-        while not line.startswith(("READY", "FAILED")):  # visdom says other things too
-            try:
-                line = said.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                line = f"FAILED it was not ready in {seconds:g} s"
-        if line.startswith("FAILED"):
-            self.stop()
-            raise RuntimeError(line.removeprefix("FAILED").strip())
-
-    def stop(self) -> None:
-        """End it now. Does nothing in a fork of the process that started it."""
-        if os.getpid() != self.pid:
-            return
-        with contextlib.suppress(OSError):
-            self.process.stdin.close()  # the gentle way: it tidies up and goes
-        try:
-            self.process.wait(2)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)  # for one that was killed
-
-
-_own: OwnServer | None = None
-_own_lock = threading.Lock()
-
-
-def own(base_url: str = "", polling: bool = False) -> OwnServer:
-    """This process's own server, started at the first call. ``{port}`` in ``base_url`` stands for its port.
-
-    One that was killed is started again where it was, so that open pages find it. Raises ``RuntimeError`` with the
-    reason if it cannot be started.
-    """
-    global _own
-    with _own_lock:
-        mine = _own if _own and _own.pid == os.getpid() else None
-        if mine and mine.process.poll() is None:
-            return mine
-        if mine:
-            mine.stop()  # it was killed: tidy up after it
-        if find_assets() is None:
-            raise RuntimeError("the files of visdom's page are missing (python -m vgg_course.visdom_server --assets)")
-        for port in (mine.port if mine else None, None):
-            try:
-                server = OwnServer(base_url, polling, port)
-                server.wait_until_ready()
-            except (OSError, RuntimeError) as error:  # no process to be had; or its port was taken by someone faster
-                reason = error
-            else:
-                _own = server
-                return server
-        raise RuntimeError(f"a visdom server did not start: {reason}")
 
 
 def main() -> None:

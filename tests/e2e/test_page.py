@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vgg_course import visdom_server
+from vgg_course import own_server, visdom_server
 from vgg_course.tracking import LossTracker
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the next line, however pytest was asked to import
@@ -93,13 +93,13 @@ def test_a_server_killed_in_the_middle_comes_back_to_the_open_page(page):
         tracker(step, {"loss": 1.0})
     page.goto(tracker._page.url)
     assert points_in(page, 50) == 50
-    killed = visdom_server._own.process
+    killed = own_server._own.process
     killed.kill()
     for step in range(50, 100):
         tracker(step, {"loss": 1.0})
         time.sleep(0.05)
     deadline = time.monotonic() + 60
-    while (visdom_server._own.process is killed or tracker._lost) and time.monotonic() < deadline:
+    while (own_server._own.process is killed or tracker._lost) and time.monotonic() < deadline:
         time.sleep(0.1)  # until the tracker has seen it, and has drawn on the next one
     page.reload()
     assert points_in(page, 100) == 100

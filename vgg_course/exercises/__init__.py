@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import numbers
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -63,7 +63,7 @@ def find(name: str) -> Exercise:
     return EXERCISES[name]
 
 
-def exercise(name: str, wanted: str, *kinds: type) -> Callable:
+def exercise(name: str, wanted: str, *kinds: type) -> Callable[[Callable[..., str]], Callable[..., str]]:
     """Make the function below it the judge of exercise ``name``; answers are of one of these ``kinds``."""
 
     def register(judge: Callable[..., str]) -> Callable[..., str]:
@@ -73,7 +73,7 @@ def exercise(name: str, wanted: str, *kinds: type) -> Callable:
     return register
 
 
-def plain(answer: object) -> object:
+def plain(answer: Any) -> Any:
     """A number is a number: from a tensor or an array without dimensions, and 3.0 where 3 is meant."""
     if isinstance(answer, torch.Tensor | np.ndarray | np.generic) and np.ndim(answer) == 0:
         answer = answer.item()
@@ -81,18 +81,17 @@ def plain(answer: object) -> object:
 
 
 def compare(
-    answer: object, right: object, hints: Mapping | None = None, otherwise: str = "", near: float = 0.0
+    answer: object, right: object, hints: Mapping[Any, str] | None = None, otherwise: str = "", near: float = 0.0
 ) -> None:
     """Raise ``Wrong`` unless ``answer`` is ``right``, or within ``near`` (a part of ``right``) of it.
 
     ``hints`` maps typical wrong answers to what to think about; ``otherwise`` is the hint for all others.
     """
 
-    def close(a: object, b: object) -> bool:
+    def close(a: Any, b: Any) -> bool:
         a, b = plain(a), plain(b)
-        if isinstance(a, numbers.Number) and isinstance(b, numbers.Number):
-            return abs(a - b) <= near * abs(b)
-        return a == b
+        both_numbers = isinstance(a, numbers.Number) and isinstance(b, numbers.Number)
+        return bool(abs(a - b) <= near * abs(b) if both_numbers else a == b)
 
     def equal(other: object) -> bool:
         if isinstance(answer, list | tuple) and isinstance(other, list | tuple):
@@ -115,7 +114,7 @@ def fingerprint(name: str, answer: str) -> str:
     return hashlib.sha256(f"{name} {answer.strip().lower()}".encode()).hexdigest()[:6]
 
 
-def attempt(function: Callable, *arguments: object) -> object:
+def attempt(function: Callable[..., object], *arguments: object) -> Any:
     """Call the reader's function. Raises ``Wrong`` with the cause if it fails, so that the cell does not."""
     try:
         return function(*arguments)

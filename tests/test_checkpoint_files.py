@@ -1,0 +1,106 @@
+"""Checkpoints that are damaged, malicious or of another run are refused, and kept as they are."""
+
+import hashlib
+import io
+import os
+import pickle
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from vgg_course.checkpoint import MAGIC, previous
+from vgg_course.training import fit
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the next line, however pytest was asked to import
+from resume_run import RECIPE, build, cut_off, stop
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "runs" / "a run.pt"
+
+
+class Malice:
+    def __reduce__(self):
+        return (os.mkdir, ("malice",))
+
+
+def sealed(content: bytes) -> bytes:
+    return MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+
+
+def malicious() -> bytes:
+    memory = io.BytesIO()
+    torch.save({"model": Malice()}, memory)
+    return sealed(memory.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        (lambda good: b"", "is empty"),
+        (lambda good: good[: len(good) // 2], "is damaged"),
+        (lambda good: good[:-1], "is damaged"),
+        (lambda good: good[:500] + bytes([good[500] ^ 1]) + good[501:], "is damaged"),
+        (lambda good: good[:30] + b"0" + good[31:] if good[30:31] != b"0" else good[:30] + b"1" + good[31:], "damaged"),
+        (lambda good: good[:10], "is no checkpoint"),
+        (lambda good: b"PNG" + good, "is no checkpoint"),
+        (lambda good: pickle.dumps(Malice()), "is no checkpoint"),
+        (lambda good: malicious(), "was not loaded"),
+        (lambda good: sealed(pickle.dumps(Malice())), "was not loaded"),
+        (lambda good: sealed(b"no archive at all"), "was not loaded"),
+    ],
+    ids=[
+        "empty",
+        "half",
+        "last byte",
+        "a bit",
+        "hash",
+        "magic cut",
+        "foreign",
+        "pickle",
+        "malice",
+        "malice 2",
+        "noise",
+    ],
+)
+def test_damaged_files_are_refused_and_kept(damage, word, file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, data = build()
+    fit(model, data, RECIPE, cut_off(24, stop), checkpoint=file, progress=False)
+    bad = damage(file.read_bytes())
+    file.write_bytes(bad)
+    with pytest.raises(ValueError, match=word) as error:
+        fit(*build(), RECIPE, checkpoint=file, progress=False)
+    assert f"rename {previous(file)} to {file.name}" in str(error.value)
+    assert file.read_bytes() == bad and not (tmp_path / "malice").exists()
+    os.replace(previous(file), file)  # what it says, done
+    assert len(fit(*build(), RECIPE, checkpoint=file, progress=False).train_loss) == 3
+
+
+def test_a_checkpoint_of_another_run_is_refused_with_all_that_differs(file):
+    model, data = build()
+    fit(model, data, RECIPE, cut_off(14, stop), checkpoint=file, progress=False)
+    good = file.read_bytes()
+    other_data = replace(data, train=data.train.subset(slice(0, 299)))
+    flipped = replace(data, train=replace(data.train, images=data.train.images.flip(3)))
+    wider = build()[0]
+    wider.classifier[0], wider.classifier[3] = nn.Linear(16, 9), nn.Linear(9, 10)
+    cases = [
+        ((model, data, replace(RECIPE, lr=0.1, seed=4)), "lr was 0.24 and is 0.1; seed was 0 and is 4"),
+        ((model, data, replace(RECIPE, epochs=2)), "epochs was 3 and is 2"),
+        ((model, other_data, RECIPE), "data was 'digits, 300 images"),
+        ((model, flipped, RECIPE), "data was 'digits, 300 images"),
+        ((wider, data, RECIPE), "classifier.0.weight was (8, 16) and is (9, 16)"),
+        ((nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), data, RECIPE), "more layers differ"),
+    ]
+    for (network, images, recipe), words in cases:
+        with pytest.raises(ValueError, match=re.escape(words)) as error:
+            fit(network, images, recipe, checkpoint=file, progress=False)
+        assert "to start anew" in str(error.value)
+    assert file.read_bytes() == good

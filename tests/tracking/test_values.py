@@ -1,0 +1,152 @@
+"""Every value, number of points and name comes through to the page, or is refused in words."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+import requests
+import torch
+from servers import Door, eventually, needs_page
+
+from vgg_course import curves, live_page
+from vgg_course.tracking import LossTracker
+
+
+@needs_page
+def test_values_that_are_not_finite_are_gaps(visdom):
+    tracker = LossTracker("gaps")
+    values = [1.0, math.nan, 2.0, math.inf, 3.0, -math.inf, 4.0, 10**400, 5.0]
+    for step, value in enumerate(values):
+        tracker(step, {"loss": value})
+    tracker.close()
+    steps, drawn = visdom.lines(f"loss {tracker._token}", tracker._page.env)["training, each step"]
+    assert steps == list(range(9))
+    assert drawn == [1.0, None, 2.0, None, 3.0, None, 4.0, None, 5.0]
+
+
+@needs_page
+def test_every_kind_of_number(visdom):
+    tracker = LossTracker("kinds")
+    values = [
+        1e308, -1e308, torch.tensor(0.5), torch.tensor([0.25]), torch.tensor([[2.0]], dtype=torch.bfloat16), 3,
+        np.float32(0.125), np.array(4), torch.tensor(7), True, torch.tensor(1.5, requires_grad=True),
+    ]  # fmt: skip
+    if torch.cuda.is_available():
+        values.append(torch.tensor([0.75], device="cuda"))
+    for step, value in enumerate(values):
+        tracker(torch.tensor(step), {"loss": value, "validation_loss": None})
+    tracker.close()
+    lines = visdom.lines(f"loss {tracker._token}", tracker._page.env)
+    assert lines == {
+        "training, each step": (
+            list(range(len(values))),
+            [float(getattr(value, "detach", lambda v=value: v)()) for value in values],
+        )
+    }
+
+
+def test_a_tensor_on_a_device_is_read_by_the_drawing_thread_from_a_copy():
+    waiting = torch.tensor([1.0], device="meta")  # a device whose values cannot be read: reading it would fail here
+    kept = curves.number("loss", waiting)
+    assert isinstance(kept, torch.Tensor) and kept is not waiting
+
+
+def test_a_tensor_of_several_elements_is_refused():
+    tracker = LossTracker("shape", mode="log")
+    with pytest.raises(ValueError, match=r"loss must be a single number, not a tensor of shape \(2, 3\)"):
+        tracker(0, {"loss": torch.zeros(2, 3)})
+    with pytest.raises(ValueError, match="mode is 'page'"):
+        LossTracker("shape", mode="page")
+
+
+@needs_page
+def test_steps_out_of_order_repeated_negative(visdom):
+    tracker = LossTracker("order")
+    for step, value in [(0, 1.0), (5, 2.0), (3, 3.0), (5, 4.0), (-2, 5.0), (-7, 6.0), (3, 7.0)]:
+        tracker(step, {"loss": value})
+    tracker.close()
+    lines = visdom.lines(f"loss {tracker._token}", tracker._page.env)
+    assert lines["training, each step"] == ([-7, -2, 0, 3, 5], [6.0, 5.0, 1.0, 7.0, 4.0])
+
+
+@needs_page
+def test_200_000_points(visdom):
+    tracker = LossTracker("long")
+    for step in range(200_000):
+        value = {77_777: 99.0, 123_456: -5.0}.get(step, math.sin(step / 1000))
+        tracker(step, {"loss": value})
+        assert len(tracker._queue) <= 1_001
+    tracker.close()
+    assert len(tracker._curves["loss"].buckets) <= curves.MAX_BUCKETS
+    x, y = eventually(
+        lambda: (
+            (line := visdom.lines(f"loss {tracker._token}", tracker._page.env)["training, each step"])[0][-1] > 199_000
+            and line
+        )
+    )
+    assert 1_000 < len(x) <= 5_000 and x == sorted(set(x))
+    assert y[x.index(77_777)] == 99.0 and y[x.index(123_456)] == -5.0
+    assert max(b - a for a, b in itertools.pairwise(x)) < 1_000  # thinned evenly
+    assert all(abs(v - math.sin(s / 1000)) < 1e-9 for s, v in zip(x, y, strict=True) if s not in (77_777, 123_456))
+
+
+def test_200_000_points_while_the_drawing_thread_is_stuck(visdom, visdom_at):
+    door = Door(visdom.port, "open")
+    visdom_at(door.port)
+    tracker = LossTracker("stuck")
+    door.mode = "silent"
+    try:
+        for step in range(200_000):
+            tracker(step, {"loss": float(step % 1000)})
+            assert len(tracker._queue) <= 1_001
+        assert len(tracker._curves["loss"].points()[0]) <= 5_000
+    finally:
+        door.close()
+
+
+def test_a_short_curve_loses_nothing():
+    curve = curves.Curve()
+    for step in range(3_000):
+        curve.add(step, float(step * 7 % 13) if step % 50 else math.nan)
+    steps, values = curve.points()
+    assert steps == list(range(3_000))
+    assert values == [float(step * 7 % 13) if step % 50 else None for step in steps]
+
+
+def test_a_thinned_curve_keeps_extremes_and_gaps():
+    curve = curves.Curve()
+    for step in range(100_000):
+        curve.add(step, math.nan if step % 2 else float(step == 50_000))
+    steps, values = curve.points()
+    assert len(steps) <= 5_000 and 1.0 in values and None in values
+
+
+NAMES = {
+    "slash": "a/b", "blanks": " two  words ", "hangul": "한국어", "emoji": "🦊 run", "long": "x" * 300,
+    "long hangul": "가" * 300, "script": "<script>alert(1)</script>",
+    "quotes": "it's \"q\" \\ `", "url": "a?b#c%20&d+e:*|",
+    "empty": "", "dots": "../..", "control": "a\nb\x00c", "surrogate": "a\udc80b",
+}  # fmt: skip
+
+
+@needs_page
+def test_run_names(visdom):
+    envs = {}
+    for name in NAMES.values():
+        with LossTracker(name) as tracker:
+            tracker(0, {"loss": 1.0})
+        envs[name] = tracker._page.env
+        assert visdom.lines(f"loss {tracker._token}", tracker._page.env)["training, each step"] == ([0], [1.0])
+        assert requests.get(tracker._page.url, timeout=9).status_code == 200
+    assert len(set(envs.values())) == len(NAMES)
+    assert set(json.loads(visdom.ask("env_state"))) >= {"main", *envs.values()}
+    assert envs["한국어"] == "vgg_course_한국어"
+    for env in envs.values():
+        assert not set(env) & set("/\\<>'\"`?#%&+:*|\n\x00") and len(env.encode()) < 120
+    assert json.loads(visdom.ask("save", data=list(envs.values()))) == list(envs.values())  # each is a file name too
+
+
+def test_names_that_become_alike_stay_apart():
+    assert len({live_page.env_name(name) for name in ("a/b", "a_b", "a?b", "a b", " a b")}) == 5
