@@ -1,43 +1,36 @@
 """From a name to images in memory, and from those to batches.
 
-``load_dataset`` gives three splits of uint8 images; ``batches`` turns a split into normalised, shuffled, augmented
-float tensors. A whole data set lies in memory (CIFAR-10: 184 MB), so there is no loader, no worker process and no
-file access while a network trains.
+``load_dataset`` gives three splits of uint8 images, which ``sources.py`` finds and reads; ``batches`` turns a split
+into normalised, shuffled, augmented float tensors. A whole data set lies in memory (CIFAR-10: 184 MB), so there is no
+loader, no worker process and no file access while a network trains.
 """
 
-import hashlib
+import difflib
 import os
-import re
-import socket
-import urllib.request
-import zipfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from torchvision.datasets import CIFAR10
 
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+from vgg_course import sources
+from vgg_course.sources import CIFAR10_CLASSES, SPLIT_SEED
+
 # Mean and standard deviation of each channel over the 50,000 training images, for pixels from 0 to 1. A test
 # computes them again where the images are at hand.
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 DIGITS_CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-SPLIT_SEED = 0  # the same validation images for everybody, in every run
+IMAGE_ENDINGS = sources.IMAGE_ENDINGS
+NAMES = ("auto", "cifar10", "digits")  # every other name of a data set is a folder
 SHIFT = 4  # pixels: how far augmentation moves an image, at most
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Images with labels: ``images`` uint8 ``(N, 3, 32, 32)``, ``labels`` int64 ``(N,)``, positions in ``classes``.
+    """Images with labels: ``images`` uint8 ``(N, 3, side, side)``, ``labels`` int64 ``(N,)``, positions in ``classes``.
 
     ``mean`` and ``std`` (per channel, for pixels from 0 to 1) are those of the training images, in every split.
     """
@@ -110,22 +103,27 @@ class Dataset:
         return self.train.classes
 
 
-def load_dataset(name: str = "auto", root: str | Path = "data", verbose: bool = True) -> Dataset:
-    """Load ``"cifar10"``, the offline ``"digits"`` sample, or, with ``"auto"``, the best that can be had.
+def load_dataset(name: str | Path = "auto", root: str | Path = "data", verbose: bool = True) -> Dataset:
+    """Load ``"cifar10"``, the offline ``"digits"`` sample, a folder of yours, or, with ``"auto"``, the best to be had.
 
     ``root`` is the folder of the data. Notebooks run in ``notebooks/``, so a relative ``root`` that is not in the
     current folder is also looked for one level up. CIFAR-10 is taken from ``root/cifar-10-batches-py`` (torchvision's
     folder), or from image folders ``root/cifar10/{train,test}/<class>/`` or ``root/cifar10-images/...``, or else
     downloaded. With ``"auto"`` the environment variable ``VGG_COURSE_DATASET`` chooses, and CIFAR-10 that cannot be
-    downloaded is replaced by the digits; asked for by name, it never is. One printed line says which it is.
+    downloaded is replaced by the digits; asked for by name, it never is. One printed line says which it is. Any other
+    ``name`` is the folder of your own images, see :func:`load_folder`.
 
     Raises ``ValueError`` for an unknown name or unusable images, ``OSError`` for files that cannot be had, read or
     written; each message names the file and the next step.
     """
     wanted = os.environ.get("VGG_COURSE_DATASET") or "auto" if name == "auto" else name
-    if wanted not in ("auto", "cifar10", "digits"):
+    if name != "auto" and (isinstance(name, Path) or (name not in NAMES and _is_path(name))):
+        return load_folder(name, verbose=verbose)
+    if wanted not in NAMES:
         source = "VGG_COURSE_DATASET" if name == "auto" else "the name of the data set"
-        raise ValueError(f"{source} is {wanted!r}, but it must be 'auto', 'cifar10' or 'digits'")
+        near = difflib.get_close_matches(str(wanted).lower().replace("-", ""), NAMES, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else "" if name == "auto" else " (or a folder that is there)"
+        raise ValueError(f"{source} is {wanted!r}, but it must be 'auto', 'cifar10' or 'digits'{hint}")
     if wanted == "digits":
         dataset, remark = _digits(), "for CIFAR-10: load_dataset('cifar10')"
     else:
@@ -137,8 +135,33 @@ def load_dataset(name: str = "auto", root: str | Path = "data", verbose: bool = 
                 raise
             dataset, remark = _digits(), f"no CIFAR-10: {error}"
     if verbose:
-        sizes = f"{len(dataset.train):,} training, {len(dataset.validation):,} validation, {len(dataset.test):,} test"
-        print(f"{dataset.name}: {sizes} images ({remark})")
+        print(f"{_sizes(dataset)} images ({remark})")
+    return dataset
+
+
+def load_folder(folder: str | Path, side: int = 32, verbose: bool = True) -> Dataset:
+    """Load your own images: ``folder/<class>/*.jpg`` (or png, bmp, webp, gif, tif), or ``folder/train/<class>/*.jpg``.
+
+    The classes are the folders in it, sorted by name. A split that has no folder (``train``, ``validation``, ``test``)
+    is taken from the images for training: a fifth of each class, the same ones each time. Each image becomes a square
+    of ``side`` pixels, RGB: upright as the camera held it, the middle cut out, then resized. ``mean`` and ``std`` are
+    those of the training images. Hidden files are left out. A relative folder is also looked for one level up.
+
+    Raises ``FileNotFoundError`` for a folder that is not there, ``ValueError`` for fewer than two classes, too few
+    images in a class, an image that cannot be read, or a ``side`` below 8; each message names the file.
+    """
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"folder is the folder of your images, a text or a Path, not {folder!r}")
+    if not isinstance(side, int) or isinstance(side, bool) or side < 8:
+        raise ValueError(f"side is the width and height of the images in pixels, 8 or more, not {side!r}")
+    folder = _one_level_up(Path(folder).expanduser())
+    classes, pairs = sources.own_folder(folder, side)
+    name, (mean, std) = folder.resolve().name, _statistics(pairs[0][0])
+    if min(std) == 0:
+        raise ValueError(f"a colour channel has the same value in all training images of {folder}: nothing to learn")
+    dataset = Dataset(*(_images(pair, classes, name, mean, std) for pair in pairs), name)
+    if verbose:
+        print(f"{_sizes(dataset)} images of {len(classes)} classes, {side}x{side} pixels")
     return dataset
 
 
@@ -199,166 +222,56 @@ def _flip_and_shift(images: torch.Tensor, chosen: torch.Tensor, rng: np.random.G
     return pixels.index_select(0, index.flatten()).view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
+def _is_path(name: object) -> bool:
+    """Whether a name can only be meant as a folder: it has a slash, or there is such a folder."""
+    return (
+        isinstance(name, str) and name != "" and (Path(name).name != name or os.path.isdir(_one_level_up(Path(name))))
+    )
+
+
+def _one_level_up(path: Path) -> Path:
+    """A relative path that is not in the current folder, but in the one above, as seen from notebooks/."""
+    return ".." / path if not (path.is_absolute() or os.path.exists(path)) and os.path.isdir(".." / path) else path
+
+
 def _find_root(root: str | Path) -> Path:
     if not isinstance(root, (str, os.PathLike)):
         raise TypeError(f"root is the folder of the data, a text or a Path, not {root!r}")
-    root = Path(root).expanduser()
-    if not root.is_absolute() and not root.exists() and (".." / root).is_dir():
-        root = ".." / root
+    root = _one_level_up(Path(root).expanduser())
     if root.exists() and not root.is_dir():
         raise NotADirectoryError(f"{root} is a file, but the data needs a folder: give another root")
     return root
 
 
-def _split(name: str, train: tuple, test: tuple, validation_size: int, classes: tuple, mean=None, std=None) -> Dataset:
-    """Build a Dataset from two pairs of arrays, images (N, H, W, 3) and labels; take validation out of training."""
-    (train_images, train_labels), test_pair = train, test
-    if mean is None:
-        pixels = train_images.reshape(-1, 3) / 255
-        mean, std = tuple(pixels.mean(0).tolist()), tuple(pixels.std(0).tolist())
-    kept, held_out = train_test_split(
-        np.arange(len(train_labels)), test_size=validation_size, stratify=train_labels, random_state=SPLIT_SEED
-    )
-
-    def images(pair: tuple, chosen: np.ndarray | slice = slice(None)) -> Images:
-        pixels = torch.from_numpy(np.ascontiguousarray(pair[0][chosen])).permute(0, 3, 1, 2)  # stays channels_last
-        return Images(pixels, torch.from_numpy(pair[1][chosen].astype(np.int64)), classes, name, mean, std)
-
-    return Dataset(images(train, np.sort(kept)), images(train, np.sort(held_out)), images(test_pair), name)
-
-
 def _digits() -> Dataset:
-    """scikit-learn's 1,797 handwritten digits, enlarged from 8x8 to 32x32 and given two colours each."""
-    gray, labels = load_digits(return_X_y=True)
-    gray = torch.from_numpy(gray / 16).float().view(-1, 1, 8, 8)
-    gray = torch.nn.functional.interpolate(gray, size=(32, 32), mode="bilinear").permute(0, 2, 3, 1).numpy()
-    rng = np.random.default_rng(SPLIT_SEED)
-    ink, paper = rng.uniform(0.6, 1, (len(gray), 1, 1, 3)), rng.uniform(0, 0.4, (len(gray), 1, 1, 3))
-    images = np.round(255 * (gray * ink + (1 - gray) * paper)).astype(np.uint8)
-    train, test = train_test_split(np.arange(len(images)), test_size=360, stratify=labels, random_state=SPLIT_SEED)
-    return _split("digits", (images[train], labels[train]), (images[test], labels[test]), 180, DIGITS_CLASSES)
+    return _split("digits", *sources.digits(), 180, DIGITS_CLASSES)
 
 
 def _cifar10(root: Path, verbose: bool) -> Dataset:
-    batches_folder = root / CIFAR10.base_folder
-    folder = next((root / n for n in ("cifar10-images", "cifar10") if (root / n).is_dir()), None)
-    if batches_folder.is_dir() or folder is None:
-        if not batches_folder.is_dir():
-            _download_cifar10(root, verbose)
-        try:
-            pairs = [CIFAR10(root, train=train) for train in (True, False)]
-        except (RuntimeError, OSError, EOFError, ValueError) as error:
-            raise OSError(f"{batches_folder} is damaged: delete it and load again ({_one_line(error)})") from None
-        train, test = [(pair.data, np.array(pair.targets)) for pair in pairs]
-    else:
-        train, test = _image_folder(folder, CIFAR10_CLASSES, root / "cache", verbose)
-    return _split("cifar10", train, test, 5000, CIFAR10_CLASSES, CIFAR10_MEAN, CIFAR10_STD)
+    return _split("cifar10", *sources.cifar10(root, verbose), 5000, CIFAR10_CLASSES, CIFAR10_MEAN, CIFAR10_STD)
 
 
-def _download_cifar10(root: Path, verbose: bool) -> None:
-    """torchvision's download with its hash check. Raises ``ConnectionError`` where there is no way to the server."""
-    ways = f"or unpack an archive of the images to {root / 'cifar10'}/train/<class>/ and test/<class>/"
-    try:
-        with _socket_timeout(20):  # torchvision sets none: a silent server would hang the notebook
-            urllib.request.urlopen(CIFAR10.url).close()  # an early answer, before any folder is made
-            if verbose:
-                print(f"downloading CIFAR-10 (170 MB) to {root}: some minutes, once")
-            root.mkdir(parents=True, exist_ok=True)
-            CIFAR10(root, train=True, download=True)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise OSError(f"cannot write to the data folder {root}: give a root that you own ({error})") from None
-    except (OSError, RuntimeError, EOFError) as error:
-        if getattr(error, "errno", None) == 28:
-            raise OSError(f"the disk is full: CIFAR-10 needs 350 MB at {root}") from None
-        raise ConnectionError(f"{CIFAR10.url} cannot be had ({_one_line(error)}): try again, {ways}") from None
+def _split(name: str, train: tuple, test: tuple, validation_size: int, classes: tuple, mean=None, std=None) -> Dataset:
+    """Build a Dataset from two pairs of arrays, images (N, H, W, 3) and labels; take validation out of training."""
+    if mean is None:
+        mean, std = _statistics(train[0])
+    parts = train_test_split(
+        np.arange(len(train[1])), test_size=validation_size, stratify=train[1], random_state=SPLIT_SEED
+    )
+    pairs = [(train[0][chosen], train[1][chosen]) for chosen in map(np.sort, parts)]
+    return Dataset(*(_images(pair, classes, name, mean, std) for pair in (*pairs, test)), name)
 
 
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    pixels = images.reshape(-1, 3) / 255
+    return tuple(pixels.mean(0).tolist()), tuple(pixels.std(0).tolist())
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _images(pair: tuple, classes: tuple, name: str, mean: tuple, std: tuple) -> Images:
+    pixels = torch.from_numpy(np.ascontiguousarray(pair[0])).permute(0, 3, 1, 2)  # stays channels_last
+    return Images(pixels, torch.from_numpy(pair[1].astype(np.int64)), classes, name, mean, std)
 
 
-def _image_folder(folder: Path, classes: tuple[str, ...], cache: Path, verbose: bool) -> list[tuple]:
-    """Read ``folder/{train,test}/<class>/*`` into ``[(images (N, 32, 32, 3) uint8, labels), ...]``, with a cache.
-
-    Decoding 60,000 files takes half a minute, so the pixels are kept as one file. Its name is a fingerprint of the
-    names, sizes and times of all files read: a changed folder is read again.
-    """
-    files = {split: _list_images(folder / split, classes) for split in ("train", "test")}
-    fingerprint = hashlib.sha256(str(folder.resolve()).encode())
-    for path, _ in files["train"] + files["test"]:
-        status = os.stat(path)
-        fingerprint.update(f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}\n".encode())
-    cached = cache / f"{folder.name}-{fingerprint.hexdigest()[:16]}.npz"
-    try:
-        with open(cached, "rb") as stream, np.load(stream) as arrays:
-            return [(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in files]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass  # not there, or damaged: read the images
-    if verbose:
-        print(f"reading {sum(map(len, files.values())):,} images from {folder}, once")
-    arrays = {}
-    for split, pairs in files.items():
-        with ThreadPoolExecutor() as pool:
-            arrays[f"{split}_images"] = np.stack(list(pool.map(_decode, [path for path, _ in pairs])))
-        arrays[f"{split}_labels"] = np.array([label for _, label in pairs])
-    _save_cache(cached, arrays)
-    return [(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in files]
-
-
-def _list_images(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
-    """``(path, label)`` of all images, ordered by the number in their names, as the original data is."""
-    found = []
-    for label, name in enumerate(classes):
-        if not (folder / name).is_dir():
-            raise FileNotFoundError(f"the class folder {folder / name} is missing: unpack the images again")
-        files = [entry.path for entry in os.scandir(folder / name) if entry.name.lower().endswith(IMAGE_ENDINGS)]
-        if not files:
-            raise FileNotFoundError(f"{folder / name} holds no images ({', '.join(IMAGE_ENDINGS)}): unpack them again")
-        found += [(Path(path), label) for path in files]
-
-    def order(item: tuple[Path, int]) -> tuple:
-        number = re.search(r"\d+", item[0].stem)
-        return int(number[0]) if number else 0, item[1], item[0].name
-
-    return sorted(found, key=order)
-
-
-def _decode(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except PermissionError:
-        raise PermissionError(f"{path} may not be read: change its permissions") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is no readable image: delete it or get it again ({_one_line(error)})") from None
-    if pixels.shape != (32, 32, 3):
-        height, width = pixels.shape[:2]
-        raise ValueError(f"{path} has {width}x{height} pixels, but CIFAR-10's images have 32x32")
-    return pixels
-
-
-def _save_cache(file: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write to a temporary file and rename it: nobody ever sees half a cache. Older ones of this folder go."""
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    try:
-        file.parent.mkdir(exist_ok=True)
-        with open(temporary, "wb") as stream:
-            np.savez(stream, **arrays)
-        os.replace(temporary, file)
-        for old in file.parent.glob(f"{file.stem[:-16]}{16 * '?'}.npz"):
-            if old != file:
-                old.unlink()
-    except OSError as error:  # the images are in memory all the same
-        with suppress(OSError):
-            temporary.unlink()
-        print(f"the decoded images could not be kept in {file.parent} ({_one_line(error)}): next time is slow again")
+def _sizes(dataset: Dataset) -> str:
+    train, validation, test = (len(split) for split in (dataset.train, dataset.validation, dataset.test))
+    return f"{dataset.name}: {train:,} training, {validation:,} validation, {test:,} test"

@@ -1,0 +1,277 @@
+"""Where images come from: the digits sample, CIFAR-10 (downloaded, or in folders), and a folder of your own.
+
+Each source gives pairs of arrays: the images, uint8 ``(N, side, side, 3)``, and their labels ``(N,)``. ``data.py``
+makes a ``Dataset`` of them.
+"""
+
+import difflib
+import hashlib
+import os
+import re
+import socket
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from sklearn.datasets import load_digits
+from sklearn.model_selection import StratifiedKFold, train_test_split
+from torchvision.datasets import CIFAR10
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+SPLIT_SEED = 0  # the same validation images for everybody, in every run
+FOLDS = 5  # a folder without splits is dealt into five equal parts: three for training, one each for the other two
+SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "valid", "val"), "test": ("test",)}
+
+
+def digits() -> list[tuple[np.ndarray, np.ndarray]]:
+    """scikit-learn's 1,797 handwritten digits, enlarged from 8x8 to 32x32 and given two colours each: train, test."""
+    gray, labels = load_digits(return_X_y=True)
+    gray = torch.from_numpy(gray / 16).float().view(-1, 1, 8, 8)
+    gray = torch.nn.functional.interpolate(gray, size=(32, 32), mode="bilinear").permute(0, 2, 3, 1).numpy()
+    rng = np.random.default_rng(SPLIT_SEED)
+    ink, paper = rng.uniform(0.6, 1, (len(gray), 1, 1, 3)), rng.uniform(0, 0.4, (len(gray), 1, 1, 3))
+    images = np.round(255 * (gray * ink + (1 - gray) * paper)).astype(np.uint8)
+    train, test = train_test_split(np.arange(len(images)), test_size=360, stratify=labels, random_state=SPLIT_SEED)
+    return [(images[train], labels[train]), (images[test], labels[test])]
+
+
+def cifar10(root: Path, verbose: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+    """CIFAR-10's training and test images, from where they lie under ``root``, or else downloaded to there."""
+    batches_folder = root / CIFAR10.base_folder
+    folder = next((root / n for n in ("cifar10-images", "cifar10") if (root / n).is_dir()), None)
+    if folder is not None and not batches_folder.is_dir():
+        return _cifar10_folders(folder, CIFAR10_CLASSES, root / "cache", verbose)
+    if not batches_folder.is_dir():
+        _download_cifar10(root, verbose)
+    try:
+        pairs = [CIFAR10(root, train=train) for train in (True, False)]
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
+        raise OSError(f"{batches_folder} is damaged: delete it and load again ({_one_line(error)})") from None
+    return [(pair.data, np.array(pair.targets)) for pair in pairs]
+
+
+def own_folder(folder: Path, side: int) -> tuple[tuple[str, ...], list[tuple[np.ndarray, np.ndarray]]]:
+    """The classes in ``folder``, and its images: train, validation, test. See ``data.load_folder``."""
+    _check_folder(folder)
+    inside = {path.name.lower(): path for path in _folders_in(folder)}
+    homes = {
+        split: inside[name]
+        for split, names in SPLIT_NAMES.items()
+        for name in names
+        if name in inside and _folders_in(inside[name])  # 'train' may also be a class, beside 'bus'
+    }
+    if homes and len(homes) == len(inside) and "train" not in homes:
+        raise FileNotFoundError(f"{folder} has {' and '.join(inside)}, but no train: that is where a network learns")
+    if "train" not in homes:
+        homes = {"train": folder}
+    classes = tuple(path.name for path in _folders_in(homes["train"]))
+    _check_classes(homes["train"], classes)
+    pairs = {}
+    for split, home in homes.items():
+        files = _files_of_classes(home, classes, least=FOLDS if split == "train" and len(homes) < 3 else 1)
+        with ThreadPoolExecutor() as pool:
+            images = list(pool.map(lambda path: _square(path, side), [path for path, _ in files]))
+        pairs[split] = np.stack(images), np.array([label for _, label in files])
+    if missing := [split for split in ("validation", "test") if split not in pairs]:
+        images, labels = pairs["train"]
+        dealer = StratifiedKFold(FOLDS, shuffle=True, random_state=SPLIT_SEED)  # the same share of each class
+        parts = [chosen for _, chosen in dealer.split(labels, labels)]
+        for split in missing:
+            chosen = parts.pop()
+            pairs[split] = images[chosen], labels[chosen]
+        rest = np.sort(np.concatenate(parts))
+        pairs["train"] = images[rest], labels[rest]
+    return classes, [pairs[split] for split in SPLIT_NAMES]
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_file():
+        raise NotADirectoryError(f"{folder} is a file: give the folder that holds one folder of images for each class")
+    if not folder.is_dir():
+        parent = folder.parent
+        names = [path.name for path in _folders_in(parent)] if parent.is_dir() else []
+        near = difflib.get_close_matches(folder.name, names, 1)
+        hint = f"; did you mean {parent / near[0]}?" if near else "" if names else f"; {parent} holds no folders"
+        raise FileNotFoundError(f"there is no folder {folder}{hint}")
+
+
+def _check_classes(folder: Path, classes: tuple[str, ...]) -> None:
+    want = f"make one folder for each class, as in {folder}/cat/*.jpg and {folder}/dog/*.jpg"
+    if not classes:
+        loose = len(_images_in(folder))
+        found = f"{loose} images, but they lie in no folder of a class" if loose else "no folders of classes"
+        raise ValueError(f"{folder} holds {found}: {want}")
+    if len(classes) == 1:
+        inner = _folders_in(folder / classes[0])
+        hint = f"give {folder / classes[0]}, which holds {len(inner)} folders" if len(inner) > 1 else want
+        raise ValueError(f"{folder} holds a single class, {classes[0]!r}, so there is nothing to tell apart: {hint}")
+
+
+def _files_of_classes(folder: Path, classes: tuple[str, ...], least: int) -> list[tuple[Path, int]]:
+    """``(path, label)`` of the images of all classes, in the order of their names; at least so many of each class."""
+    if unknown := [path.name for path in _folders_in(folder) if path.name not in classes]:
+        raise ValueError(f"{folder / unknown[0]} is no class that there is for training ({', '.join(classes)})")
+    found = []
+    for label, name in enumerate(classes):
+        if not (folder / name).is_dir():
+            raise FileNotFoundError(f"the class folder {folder / name} is missing: each split needs all classes")
+        files = _images_in(folder / name)
+        if len(files) < least:
+            others = {path.suffix.lower() for path in _visible(folder / name) if path.is_file()} - {*IMAGE_ENDINGS}
+            hint = f"; read are {' '.join(IMAGE_ENDINGS)}, not {' '.join(sorted(others))}" if others else ""
+            why = " (three splits: three images for training, one each for validation and test)" if least > 1 else ""
+            raise ValueError(
+                f"the class {name!r} has {len(files)} images in {folder / name}, but it needs at least {least}{why}: "
+                f"add {least - len(files)} or take the folder away{hint}"
+            )
+        found += [(path, label) for path in files]
+    return found
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What lies in a folder, in the order of the names, without what systems put there (.DS_Store, __MACOSX)."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__")))
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return [path for path in _visible(folder) if path.is_dir()]
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return [path for path in _visible(folder) if path.suffix.lower() in IMAGE_ENDINGS and path.is_file()]
+
+
+def _download_cifar10(root: Path, verbose: bool) -> None:
+    """torchvision's download with its hash check. Raises ``ConnectionError`` where there is no way to the server."""
+    ways = f"or unpack an archive of the images to {root / 'cifar10'}/train/<class>/ and test/<class>/"
+    try:
+        with _socket_timeout(20):  # torchvision sets none: a silent server would hang the notebook
+            urllib.request.urlopen(CIFAR10.url).close()  # an early answer, before any folder is made
+            if verbose:
+                print(f"downloading CIFAR-10 (170 MB) to {root}: some minutes, once")
+            root.mkdir(parents=True, exist_ok=True)
+            CIFAR10(root, train=True, download=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise OSError(f"cannot write to the data folder {root}: give a root that you own ({error})") from None
+    except (OSError, RuntimeError, EOFError) as error:
+        if getattr(error, "errno", None) == 28:
+            raise OSError(f"the disk is full: CIFAR-10 needs 350 MB at {root}") from None
+        raise ConnectionError(f"{CIFAR10.url} cannot be had ({_one_line(error)}): try again, {ways}") from None
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _cifar10_folders(folder: Path, classes: tuple[str, ...], cache: Path, verbose: bool) -> list[tuple]:
+    """Read ``folder/{train,test}/<class>/*`` into ``[(images (N, 32, 32, 3) uint8, labels), ...]``, with a cache.
+
+    Decoding 60,000 files takes half a minute, so the pixels are kept as one file. Its name is a fingerprint of the
+    names, sizes and times of all files read: a changed folder is read again.
+    """
+    files = {split: _list_images(folder / split, classes) for split in ("train", "test")}
+    fingerprint = hashlib.sha256(str(folder.resolve()).encode())
+    for path, _ in files["train"] + files["test"]:
+        status = os.stat(path)
+        fingerprint.update(f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}\n".encode())
+    cached = cache / f"{folder.name}-{fingerprint.hexdigest()[:16]}.npz"
+    try:
+        with open(cached, "rb") as stream, np.load(stream) as arrays:
+            return [(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in files]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # not there, or damaged: read the images
+    if verbose:
+        print(f"reading {sum(map(len, files.values())):,} images from {folder}, once")
+    arrays = {}
+    for split, pairs in files.items():
+        with ThreadPoolExecutor() as pool:
+            arrays[f"{split}_images"] = np.stack(list(pool.map(_decode, [path for path, _ in pairs])))
+        arrays[f"{split}_labels"] = np.array([label for _, label in pairs])
+    _save_cache(cached, arrays)
+    return [(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in files]
+
+
+def _list_images(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
+    """``(path, label)`` of all images, ordered by the number in their names, as the original data is."""
+    found = []
+    for label, name in enumerate(classes):
+        if not (folder / name).is_dir():
+            raise FileNotFoundError(f"the class folder {folder / name} is missing: unpack the images again")
+        files = [entry.path for entry in os.scandir(folder / name) if entry.name.lower().endswith(IMAGE_ENDINGS)]
+        if not files:
+            raise FileNotFoundError(f"{folder / name} holds no images ({', '.join(IMAGE_ENDINGS)}): unpack them again")
+        found += [(Path(path), label) for path in files]
+
+    def order(item: tuple[Path, int]) -> tuple:
+        number = re.search(r"\d+", item[0].stem)
+        return int(number[0]) if number else 0, item[1], item[0].name
+
+    return sorted(found, key=order)
+
+
+def _decode(path: Path) -> np.ndarray:
+    """An image of CIFAR-10: ``(32, 32, 3)``."""
+    with _named(path), Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    if pixels.shape != (32, 32, 3):
+        height, width = pixels.shape[:2]
+        raise ValueError(f"{path} has {width}x{height} pixels, but CIFAR-10's images have 32x32")
+    return pixels
+
+
+def _square(path: Path, side: int) -> np.ndarray:
+    """An image of any size, upright, as ``(side, side, 3)``: its middle square, resized. Transparent becomes white."""
+    with _named(path), Image.open(path) as image:
+        image.draft("RGB", (2 * side, 2 * side))  # a large JPEG is decoded at a fraction of its size: many times faster
+        if image.mode.startswith(("I", "F")):
+            raise ValueError("more than 8 bits for a pixel: save it as an ordinary RGB or grey image")
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode != "RGB":
+            upright = upright.convert("RGBA")
+            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
+        return np.asarray(ImageOps.fit(upright, (side, side)))
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of what is done here name the file."""
+    try:
+        yield
+    except PermissionError:
+        raise PermissionError(f"{path} may not be read: change its permissions") from None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is no readable image: delete it or get it again ({_one_line(error)})") from None
+
+
+def _save_cache(file: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write to a temporary file and rename it: nobody ever sees half a cache. Older ones of this folder go."""
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    try:
+        file.parent.mkdir(exist_ok=True)
+        with open(temporary, "wb") as stream:
+            np.savez(stream, **arrays)
+        os.replace(temporary, file)
+        for old in file.parent.glob(f"{file.stem[:-16]}{16 * '?'}.npz"):
+            if old != file:
+                old.unlink()
+    except OSError as error:  # the images are in memory all the same
+        with suppress(OSError):
+            temporary.unlink()
+        print(f"the decoded images could not be kept in {file.parent} ({_one_line(error)}): next time is slow again")
