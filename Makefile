@@ -1,14 +1,14 @@
-# `make` alone prints what there is. On Windows without make: the plain commands stand in the README.
+# `make` alone prints what there is. On Windows without make: the plain commands stand in CONTRIBUTING.md.
 PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 RECIPE ?= quick
 DATASET ?= cifar10
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint notebooks train visdom bench clean lab-environment test-environment
+.PHONY: help lab test lint notebooks train visdom class-kit bench clean lab-environment test-environment
 
 help:  ## print this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 lab-environment:
 	@$(PYTHON) tools/environment.py lab
@@ -23,9 +23,10 @@ test: test-environment lint  ## check everything: style, tests, all notebooks
 	$(BIN)/python -m pytest --cov=vgg_course --cov-report=term --cov-fail-under=95
 	$(BIN)/python -m pytest --nbval notebooks/
 
-lint: test-environment  ## check the style of the code, notebooks included, and the types of the package
+lint: test-environment  ## check the style of the code, notebooks included, the spelling, and the types of the package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/python -m mypy
 
 notebooks: test-environment  ## run all notebooks on CIFAR-10 and store their outputs
@@ -36,6 +37,9 @@ train: lab-environment  ## train a named run and record it: make train RECIPE=fa
 
 visdom: lab-environment  ## start a visdom server for all notebooks at http://localhost:8097
 	$(BIN)/python -m vgg_course.visdom_server
+
+class-kit: lab-environment  ## make one archive to install the course without a network
+	$(BIN)/python tools/class_kit.py
 
 bench: test-environment  ## print the benchmarks
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done

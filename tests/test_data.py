@@ -668,3 +668,21 @@ def test_cited_constants_are_those_of_the_images():
     assert pixels.mean(1).tolist() == pytest.approx(data.CIFAR10_MEAN, abs=5e-5)
     assert pixels.std(1).tolist() == pytest.approx(data.CIFAR10_STD, abs=5e-5)
     assert dataset.validation.labels.bincount().tolist() == 10 * [500]
+
+
+class TestKeepForValidation:
+    def test_the_others_join_the_training_images(self):
+        data = load_dataset("digits", verbose=False)
+        more = data.keep_for_validation(30)
+        assert (len(more.train), len(more.validation)) == (len(data.train) + len(data.validation) - 30, 30)
+        assert torch.equal(more.train.images[: len(data.train)], data.train.images)
+        assert torch.equal(more.train.images[len(data.train) :], data.validation.images[30:])
+        assert torch.equal(more.train.labels[len(data.train) :], data.validation.labels[30:])
+        assert torch.equal(more.validation.images, data.validation.images[:30])
+        assert more.train.images.is_contiguous(memory_format=torch.channels_last)
+        assert more.test is data.test and len(data.validation) == 180
+
+    @pytest.mark.parametrize("count", [0, 181, -1, 1.5, True])
+    def test_a_count_that_is_not_there(self, count):
+        with pytest.raises(ValueError, match="images to keep, 1 to 180"):
+            load_dataset("digits", verbose=False).keep_for_validation(count)

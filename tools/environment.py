@@ -1,20 +1,29 @@
 """Make the environment in .venv: `python tools/environment.py lab` or `... test`. Standard library only.
 
 What can go wrong on a fresh machine (an old Python, no venv module, no network, a full disk) is said in one line.
+
+`VGG_COURSE_TORCH` chooses the PyTorch: `cpu` (PyTorch's own index of builds for the processor), `plain` (what pip
+takes by itself), or the address of another of PyTorch's indexes. `auto`, the default, is `cpu` on Linux without an
+NVIDIA driver, if that index answers within a few seconds, and `plain` everywhere else.
 """
 
 import argparse
+import http.client
 import os
+import re
 import shutil
 import subprocess
 import sys
+import threading
+import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 LOG = VENV / "install.log"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-NOISE = ("Requirement already satisfied", "WARNING: Retrying", "WARNING: Running pip as", "[notice]")
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+PATIENCE = 4  # seconds for the index to answer
 # what pip prints, and what it means
 CAUSES = {
     "No space left on device": "the disk is full: the environment needs 7 GB with a CUDA build of PyTorch, 2 without",
@@ -70,15 +79,77 @@ def install(kind: str) -> None:
         # pip takes visdom 0.2.4 here, whose build wants pkg_resources, which newer versions of setuptools left out.
         pip("install", "setuptools<81", "wheel")
         pip("install", "--no-build-isolation", "visdom>=0.2.4")
+    install_torch()
     pip("install", "--editable", f"{ROOT}[lab]" if kind == "lab" else f"{ROOT}[lab,test]")
     # The scripts of visdom's page, for the times without a network. Without them plots are drawn in the notebook.
     subprocess.run([PYTHON, "-m", "vgg_course.visdom_server", "--assets"], cwd=ROOT, check=False)
 
 
+def install_torch() -> None:
+    """PyTorch from an index of its own, where that is wanted; otherwise it comes with everything else."""
+    if any((VENV / "lib").glob("python*/site-packages/torch")):  # what there is stays
+        return
+    index, reason = choose_torch()
+    if reason:
+        print(f"  {reason}", flush=True)
+    if index:
+        needs = re.findall(r'"(torch(?:vision)?[<>=!~ ][^"]*)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+        try:
+            pip("install", "--index-url", index, *needs)
+        except SystemExit as error:
+            if not reason:  # asked for by name, it is never replaced
+                raise
+            print(f"  that did not work, so the plain package instead ({error})", flush=True)
+
+
+def choose_torch() -> tuple[str | None, str]:
+    """The index to take PyTorch from (``None``: pip's own), and why, in a line."""
+    wanted = os.environ.get("VGG_COURSE_TORCH", "").strip() or "auto"
+    if "://" in wanted:
+        return wanted, ""
+    if wanted not in ("auto", "cpu", "plain"):
+        stop(f"VGG_COURSE_TORCH is {wanted!r}, but it must be auto, cpu, plain or the address of a package index")
+    if wanted == "cpu":
+        return CPU_INDEX, ""
+    own_index = any(os.environ.get(name) for name in ("PIP_INDEX_URL", "PIP_NO_INDEX"))
+    if wanted == "plain" or not sys.platform.startswith("linux") or own_index or has_nvidia_driver():
+        return None, ""
+    if answers(f"{CPU_INDEX}/torch/"):
+        why = "PyTorch without CUDA, 0.7 GB instead of 5.5, as there is no NVIDIA driver"
+        return CPU_INDEX, f"{why} (VGG_COURSE_TORCH=plain takes the other)"
+    why = f"PyTorch with CUDA, 5.5 GB: {CPU_INDEX} does not answer"
+    return None, f"{why} (VGG_COURSE_TORCH=cpu insists on it, plain does not ask)"
+
+
+def has_nvidia_driver() -> bool:
+    places = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/usr/lib/wsl/lib/nvidia-smi")
+    return bool(shutil.which("nvidia-smi")) or any(map(os.path.exists, places))
+
+
+def answers(url: str) -> bool:
+    """Whether the index at ``url`` offers PyTorch, found out in a few seconds whatever the network does."""
+    found = []
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(url, timeout=PATIENCE) as page:
+                found.append(b"torch-" in page.read(1_000_000))  # and not the page of a hotel's network
+        except (OSError, ValueError, http.client.HTTPException):
+            pass
+
+    # In a thread, for the look-up of a name knows no time limit.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(PATIENCE)
+    return any(found)
+
+
 def pip(*arguments: str) -> None:
     command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", *arguments]
     with open(LOG, "a", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", cwd=ROOT
+        )
         lines = []
         for line in process.stdout:
             lines.append(line)
@@ -99,7 +170,7 @@ def get_chromium() -> None:
     if any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")):
         return
     ways = [[str(PYTHON), "-m", "playwright", "install", "chromium"]]
-    if shutil.which("apt-get") and os.geteuid() == 0:
+    if shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
         ways.insert(0, ["sh", "-c", "apt-get update && apt-get install --yes --no-install-recommends chromium"])
     for way in ways:
         print("getting Chromium for the browser tests: " + " ".join(way[-3:]), flush=True)

@@ -16,7 +16,7 @@ import torch
 from sklearn.model_selection import train_test_split
 
 from vgg_course import sources
-from vgg_course.sources import CIFAR10_CLASSES, SPLIT_SEED
+from vgg_course.sources import CIFAR10_CLASSES, SPLIT_SEED, Pair
 
 # Mean and standard deviation of each channel over the 50,000 training images, for pixels from 0 to 1. A test
 # computes them again where the images are at hand.
@@ -25,6 +25,7 @@ CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 DIGITS_CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 IMAGE_ENDINGS = sources.IMAGE_ENDINGS
 NAMES = ("auto", "cifar10", "digits")  # every other name of a data set is a folder
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation of each channel
 SHIFT = 4  # pixels: how far augmentation moves an image, at most
 
 
@@ -102,6 +103,20 @@ class Dataset:
         """The names of the classes; label ``i`` means ``classes[i]``."""
         return self.train.classes
 
+    def keep_for_validation(self, count: int) -> "Dataset":
+        """The same data, of whose validation images only the first ``count`` stay: the others join the training images.
+
+        For the last run, when all settings are chosen and there is nothing more to validate than that it works.
+        Raises ``ValueError`` for a ``count`` that is not from 1 to the number of validation images.
+        """
+        if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= len(self.validation):
+            raise ValueError(f"count is the number of images to keep, 1 to {len(self.validation)}, not {count!r}")
+        joining = self.validation.subset(slice(count, None))
+        pixels = [part.images.permute(0, 2, 3, 1) for part in (self.train, joining)]  # as they are stored
+        images, labels = torch.cat(pixels).permute(0, 3, 1, 2), torch.cat([self.train.labels, joining.labels])
+        train = replace(self.train, images=images, labels=labels)
+        return replace(self, train=train, validation=self.validation.subset(slice(0, count)))
+
 
 def load_dataset(name: str | Path = "auto", root: str | Path = "data", verbose: bool = True) -> Dataset:
     """Load ``"cifar10"``, the offline ``"digits"`` sample, a folder of yours, or, with ``"auto"``, the best to be had.
@@ -159,7 +174,8 @@ def load_folder(folder: str | Path, side: int = 32, verbose: bool = True) -> Dat
     name, (mean, std) = folder.resolve().name, _statistics(pairs[0][0])
     if min(std) == 0:
         raise ValueError(f"a colour channel has the same value in all training images of {folder}: nothing to learn")
-    dataset = Dataset(*(_images(pair, classes, name, mean, std) for pair in pairs), name)
+    train, validation, test = (_images(pair, classes, name, mean, std) for pair in pairs)
+    dataset = Dataset(train, validation, test, name)
     if verbose:
         print(f"{_sizes(dataset)} images of {len(classes)} classes, {side}x{side} pixels")
     return dataset
@@ -244,30 +260,39 @@ def _find_root(root: str | Path) -> Path:
 
 
 def _digits() -> Dataset:
-    return _split("digits", *sources.digits(), 180, DIGITS_CLASSES)
+    train, test = sources.digits()
+    return _split("digits", train, test, 180, DIGITS_CLASSES)
 
 
 def _cifar10(root: Path, verbose: bool) -> Dataset:
-    return _split("cifar10", *sources.cifar10(root, verbose), 5000, CIFAR10_CLASSES, CIFAR10_MEAN, CIFAR10_STD)
+    train, test = sources.cifar10(root, verbose)
+    return _split("cifar10", train, test, 5000, CIFAR10_CLASSES, (CIFAR10_MEAN, CIFAR10_STD))
 
 
-def _split(name: str, train: tuple, test: tuple, validation_size: int, classes: tuple, mean=None, std=None) -> Dataset:
-    """Build a Dataset from two pairs of arrays, images (N, H, W, 3) and labels; take validation out of training."""
-    if mean is None:
-        mean, std = _statistics(train[0])
+def _split(
+    name: str,
+    train: Pair,
+    test: Pair,
+    validation_size: int,
+    classes: tuple[str, ...],
+    statistics: Statistics | None = None,
+) -> Dataset:
+    """Build a Dataset from images (N, H, W, 3) with labels; take validation out of training."""
+    mean, std = statistics or _statistics(train[0])
     parts = train_test_split(
         np.arange(len(train[1])), test_size=validation_size, stratify=train[1], random_state=SPLIT_SEED
     )
-    pairs = [(train[0][chosen], train[1][chosen]) for chosen in map(np.sort, parts)]
-    return Dataset(*(_images(pair, classes, name, mean, std) for pair in (*pairs, test)), name)
+    kept, held_out = ((train[0][chosen], train[1][chosen]) for chosen in map(np.sort, parts))
+    splits = [_images(pair, classes, name, mean, std) for pair in (kept, held_out, test)]
+    return Dataset(splits[0], splits[1], splits[2], name)
 
 
-def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics(images: np.ndarray) -> Statistics:
     pixels = images.reshape(-1, 3) / 255
     return tuple(pixels.mean(0).tolist()), tuple(pixels.std(0).tolist())
 
 
-def _images(pair: tuple, classes: tuple, name: str, mean: tuple, std: tuple) -> Images:
+def _images(pair: Pair, classes: tuple[str, ...], name: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Images:
     pixels = torch.from_numpy(np.ascontiguousarray(pair[0])).permute(0, 3, 1, 2)  # stays channels_last
     return Images(pixels, torch.from_numpy(pair[1].astype(np.int64)), classes, name, mean, std)
 

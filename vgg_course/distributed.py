@@ -9,11 +9,14 @@ PyTorch's ``DistributedDataParallel`` does that; a ``Team`` is what ``fit`` need
 import os
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+from vgg_course.checkpoint import Stateful
 
 
 def is_first() -> bool:
@@ -84,14 +87,15 @@ class Team:
             value /= self.size
         return value
 
-    def agree(self, parts: Mapping[str, object], position: tuple[int, int]) -> tuple[int, int]:
+    def agree(self, parts: Mapping[str, Stateful], position: tuple[int, int]) -> tuple[int, int]:
         """Everybody starts where the first rank starts, which alone has read the checkpoint: state and position."""
         if self.size == 1:
             return position
-        told = [{name: part.state_dict() for name, part in parts.items()}, position] if self.first else [None, None]
+        told: list[Any] = [None, None]
+        if self.first:
+            told = [{name: part.state_dict() for name, part in parts.items()}, position]
         dist.broadcast_object_list(told, src=0)
-        states, position = told
         if not self.first:
             for name, part in parts.items():
-                part.load_state_dict(states[name])
-        return position
+                part.load_state_dict(told[0][name])
+        return told[1][0], told[1][1]

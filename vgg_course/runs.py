@@ -37,7 +37,8 @@ class Run:
     """A network and the recipe that trains it; ``head`` are keyword arguments of :class:`VGG`.
 
     ``layers`` are those of :func:`make_layers`; with ``"patch"`` the first layer is whitened for the training
-    images. With ``views`` above 1 the trained network is tested on so many views of each image.
+    images. With ``views`` above 1 the trained network is tested on so many views of each image. With ``validation``
+    only so many images are held out, and the other validation images are learned from too: for a settled recipe.
     """
 
     recipe: Recipe
@@ -46,6 +47,7 @@ class Run:
     head: dict[str, Any] = field(default_factory=lambda: {"global_pool": True, "hidden": ()})
     layers: dict[str, Any] = field(default_factory=dict)
     views: int = 1
+    validation: int | None = None
 
     def build(self, num_classes: int = 10, train: Images | None = None) -> VGG:
         """The network with fresh weights, the same ones for the same seed of the recipe; whitened for ``train``."""
@@ -125,6 +127,8 @@ def train(
         raise ValueError(f"a recipe has no {', '.join(sorted(unknown))}; it has {', '.join(Recipe.__annotations__)}")
     data = load_dataset(dataset, verbose=is_first())
     run = replace(RUNS[name], recipe=replace(RUNS[name].recipe, **changes))
+    if run.validation and run.validation < len(data.validation):
+        data = data.keep_for_validation(run.validation)
     started = time.perf_counter()
     model = run.build(len(data.classes), data.train)
     built = time.perf_counter()
@@ -140,6 +144,7 @@ def train(
         "recipe": asdict(run.recipe),
         "precision": precision,
         "seed": run.recipe.seed,
+        "training_images": len(data.train),
         "seconds": round(seconds, 1),
         "test_accuracy": round(test_accuracy, 4),
         "views": run.views,

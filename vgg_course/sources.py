@@ -30,7 +30,10 @@ FOLDS = 5  # a folder without splits is dealt into five equal parts: three for t
 SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "valid", "val"), "test": ("test",)}
 
 
-def digits() -> list[tuple[np.ndarray, np.ndarray]]:
+Pair = tuple[np.ndarray, np.ndarray]  # images and labels of a split
+
+
+def digits() -> list[Pair]:
     """scikit-learn's 1,797 handwritten digits, enlarged from 8x8 to 32x32 and given two colours each: train, test."""
     gray, labels = load_digits(return_X_y=True)
     gray = torch.from_numpy(gray / 16).float().view(-1, 1, 8, 8)
@@ -42,7 +45,7 @@ def digits() -> list[tuple[np.ndarray, np.ndarray]]:
     return [(images[train], labels[train]), (images[test], labels[test])]
 
 
-def cifar10(root: Path, verbose: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+def cifar10(root: Path, verbose: bool) -> list[Pair]:
     """CIFAR-10's training and test images, from where they lie under ``root``, or else downloaded to there."""
     batches_folder = root / CIFAR10.base_folder
     folder = next((root / n for n in ("cifar10-images", "cifar10") if (root / n).is_dir()), None)
@@ -57,7 +60,7 @@ def cifar10(root: Path, verbose: bool) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(pair.data, np.array(pair.targets)) for pair in pairs]
 
 
-def own_folder(folder: Path, side: int) -> tuple[tuple[str, ...], list[tuple[np.ndarray, np.ndarray]]]:
+def own_folder(folder: Path, side: int) -> tuple[tuple[str, ...], list[Pair]]:
     """The classes in ``folder``, and its images: train, validation, test. See ``data.load_folder``."""
     _check_folder(folder)
     inside = {path.name.lower(): path for path in _folders_in(folder)}
@@ -77,8 +80,8 @@ def own_folder(folder: Path, side: int) -> tuple[tuple[str, ...], list[tuple[np.
     for split, home in homes.items():
         files = _files_of_classes(home, classes, least=FOLDS if split == "train" and len(homes) < 3 else 1)
         with ThreadPoolExecutor() as pool:
-            images = list(pool.map(lambda path: _square(path, side), [path for path, _ in files]))
-        pairs[split] = np.stack(images), np.array([label for _, label in files])
+            squares = list(pool.map(lambda path: _square(path, side), [path for path, _ in files]))
+        pairs[split] = np.stack(squares), np.array([label for _, label in files])
     if missing := [split for split in ("validation", "test") if split not in pairs]:
         images, labels = pairs["train"]
         dealer = StratifiedKFold(FOLDS, shuffle=True, random_state=SPLIT_SEED)  # the same share of each class
@@ -180,7 +183,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _cifar10_folders(folder: Path, classes: tuple[str, ...], cache: Path, verbose: bool) -> list[tuple]:
+def _cifar10_folders(folder: Path, classes: tuple[str, ...], cache: Path, verbose: bool) -> list[Pair]:
     """Read ``folder/{train,test}/<class>/*`` into ``[(images (N, 32, 32, 3) uint8, labels), ...]``, with a cache.
 
     Decoding 60,000 files takes half a minute, so the pixels are kept as one file. Its name is a fingerprint of the
@@ -219,7 +222,7 @@ def _list_images(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int
             raise FileNotFoundError(f"{folder / name} holds no images ({', '.join(IMAGE_ENDINGS)}): unpack them again")
         found += [(Path(path), label) for path in files]
 
-    def order(item: tuple[Path, int]) -> tuple:
+    def order(item: tuple[Path, int]) -> tuple[int, int, str]:
         number = re.search(r"\d+", item[0].stem)
         return int(number[0]) if number else 0, item[1], item[0].name
 
@@ -266,7 +269,7 @@ def _save_cache(file: Path, arrays: dict[str, np.ndarray]) -> None:
     try:
         file.parent.mkdir(exist_ok=True)
         with open(temporary, "wb") as stream:
-            np.savez(stream, **arrays)
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
         os.replace(temporary, file)
         for old in file.parent.glob(f"{file.stem[:-16]}{16 * '?'}.npz"):
             if old != file:

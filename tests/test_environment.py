@@ -1,0 +1,234 @@
+"""tools/environment.py: says in one line what is missing, and takes the small PyTorch where that will do."""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a question on Linux only")
+
+
+def run_script(copy: Path, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, copy / "tools" / "environment.py", "lab"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "VGG_COURSE_TORCH": "plain", **environment},
+        timeout=300,
+    )
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the project, so that no test touches the real environment."""
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    return tmp_path
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the faked commands are shell scripts")
+class TestEnvironmentScript:
+    def fake_python(self, copy: Path, script: str) -> None:
+        python = copy / ".venv" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(f"#!/bin/sh\n{script}\n")
+        python.chmod(0o755)
+
+    @pytest.mark.parametrize(
+        ("said", "meaning"),
+        [
+            ("OSError: [Errno 28] No space left on device", "the disk is full"),
+            ("NewConnectionError: Failed to establish a new connection: refused", "no package index can be reached"),
+            ("ERROR: Could not find a version that satisfies it", "no fitting package for this Python"),
+            ("ERROR: something new", "ERROR: something new"),
+        ],
+    )
+    def test_what_pip_says_in_one_line(self, copy, said, meaning):
+        self.fake_python(copy, f"echo '{said}'; exit 1")
+        done = run_script(copy)
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1
+        assert meaning in done.stderr
+        assert not (copy / ".venv" / ".lab-installed").exists()
+
+    def test_a_second_call_does_nothing(self, copy):
+        self.fake_python(copy, "echo called >> called")
+        assert run_script(copy).returncode == 0
+        calls = (copy / "called").read_text()
+        assert run_script(copy).stdout == ""
+        assert (copy / "called").read_text() == calls
+        later = (copy / ".venv" / ".lab-installed").stat().st_mtime + 10
+        os.utime(copy / "pyproject.toml", (later, later))
+        run_script(copy)
+        assert len((copy / "called").read_text()) > len(calls)
+
+    def test_no_venv_module(self, copy):
+        (copy / "venv.py").write_text(
+            "raise SystemExit('The virtual environment was not created: ensurepip is not there')"
+        )
+        done = run_script(copy, PYTHONPATH=str(copy))
+        assert done.stderr.startswith("environment: this Python has no venv module: apt-get install python3-venv")
+        assert len(done.stderr.splitlines()) == 1
+        assert not (copy / ".venv").exists()
+
+
+def load_script():
+    """The script as a module of its own."""
+    spec = importlib.util.spec_from_file_location("environment_script", ROOT / "tools" / "environment.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+class Torch:
+    """The script as a module, in an empty project, with a pip that only notes what it is asked for."""
+
+    def __init__(self, folder: Path, monkeypatch) -> None:
+        self.script = load_script()
+        self.venv, self.calls, self.fails = folder / ".venv", [], False
+        monkeypatch.setattr(self.script, "VENV", self.venv)
+        monkeypatch.setattr(self.script, "PATIENCE", 1)
+        monkeypatch.setattr(self.script, "pip", self.pip)
+        monkeypatch.setattr(self.script, "has_nvidia_driver", lambda: False)
+        for name in ("VGG_COURSE_TORCH", "PIP_INDEX_URL", "PIP_NO_INDEX"):
+            monkeypatch.delenv(name, raising=False)
+        self.monkeypatch = monkeypatch
+
+    def pip(self, *arguments: str) -> None:
+        self.calls.append(arguments)
+        if self.fails:
+            raise SystemExit("environment: the package index has no fitting package")
+
+    def index(self, url: str) -> str:
+        self.monkeypatch.setattr(self.script, "CPU_INDEX", url)
+        return url
+
+
+@pytest.fixture
+def torch(tmp_path, monkeypatch):
+    return Torch(tmp_path, monkeypatch)
+
+
+@contextlib.contextmanager
+def server(page: bytes, code: int = 200):
+    """A package index on this machine; yields its address and the paths that it was asked for."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write(page)
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}/whl/cpu", asked
+        httpd.shutdown()
+        thread.join()
+
+
+PAGE = b'<a href="/whl/cpu/torch-2.14.1%2Bcpu-cp311-cp311-linux_x86_64.whl">torch-2.14.1+cpu</a>'
+NEEDS = ("torch>=2.6", "torchvision>=0.21")
+
+
+@LINUX
+class TestWhichTorch:
+    def test_the_index_for_the_processor_answers(self, torch, capsys):
+        with server(PAGE) as (url, asked):
+            torch.index(url)
+            torch.script.install_torch()
+        assert asked == ["/whl/cpu/torch/"]
+        assert torch.calls == [("install", "--index-url", url, *NEEDS)]
+        said = capsys.readouterr().out
+        assert said.count("\n") == 1 and "without CUDA" in said and "VGG_COURSE_TORCH=plain" in said
+
+    @pytest.mark.parametrize(("page", "code"), [(b"<h1>Welcome to our hotel</h1>", 200), (PAGE, 403), (PAGE, 404)])
+    def test_something_else_answers(self, torch, capsys, page, code):
+        with server(page, code) as (url, _):
+            torch.index(url)
+            torch.script.install_torch()
+        assert torch.calls == []
+        said = capsys.readouterr().out
+        assert said.count("\n") == 1 and "does not answer" in said and "VGG_COURSE_TORCH=cpu" in said
+
+    def test_nobody_answers_in_time(self, torch, capsys):
+        with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes the call and says nothing
+            torch.index(f"http://127.0.0.1:{silent.getsockname()[1]}")
+            started = time.monotonic()
+            torch.script.install_torch()
+        assert time.monotonic() - started < 10
+        assert torch.calls == [] and "does not answer" in capsys.readouterr().out
+
+    def test_the_look_up_of_the_name_hangs(self, torch, monkeypatch):
+        monkeypatch.setattr(torch.script.urllib.request, "urlopen", lambda *_, **__: time.sleep(3))
+        started = time.monotonic()
+        torch.script.install_torch()
+        assert time.monotonic() - started < 2.5 and torch.calls == []
+
+    def test_it_answers_but_has_nothing_for_this_machine(self, torch, capsys):
+        torch.fails = True
+        with server(PAGE) as (url, _):
+            torch.index(url)
+            torch.script.install_torch()
+        assert "the plain package instead (environment: the package index has no fitting" in capsys.readouterr().out
+
+    def test_asked_for_by_name_it_is_never_replaced(self, torch, monkeypatch, capsys):
+        monkeypatch.setenv("VGG_COURSE_TORCH", "cpu")
+        torch.fails = True
+        with server(PAGE) as (url, asked):
+            torch.index(url)
+            with pytest.raises(SystemExit, match="no fitting package"):
+                torch.script.install_torch()
+        assert asked == [] and torch.calls == [("install", "--index-url", url, *NEEDS)]
+        assert capsys.readouterr().out == ""
+
+    def test_another_index(self, torch, monkeypatch):
+        monkeypatch.setenv("VGG_COURSE_TORCH", "https://download.pytorch.org/whl/cu128")
+        torch.script.install_torch()
+        assert torch.calls == [("install", "--index-url", "https://download.pytorch.org/whl/cu128", *NEEDS)]
+
+    def test_a_word_that_is_none(self, torch, monkeypatch):
+        monkeypatch.setenv("VGG_COURSE_TORCH", "cuda")
+        with pytest.raises(SystemExit, match="VGG_COURSE_TORCH is 'cuda', but it must be auto, cpu, plain or"):
+            torch.script.install_torch()
+
+    @pytest.mark.parametrize("why", ["plain", "driver", "own index", "offline", "it is there"])
+    def test_nobody_is_asked(self, torch, monkeypatch, capsys, why):
+        if why == "plain":
+            monkeypatch.setenv("VGG_COURSE_TORCH", "plain")
+        elif why == "driver":
+            monkeypatch.setattr(torch.script, "has_nvidia_driver", lambda: True)
+        elif why == "own index":
+            monkeypatch.setenv("PIP_INDEX_URL", "https://mirror.example.org/simple")
+        elif why == "offline":
+            monkeypatch.setenv("PIP_NO_INDEX", "1")
+        else:
+            (torch.venv / "lib" / "python3.12" / "site-packages" / "torch").mkdir(parents=True)
+        with server(PAGE) as (url, asked):
+            torch.index(url)
+            torch.script.install_torch()
+        assert asked == [] and torch.calls == [] and capsys.readouterr().out == ""
+
+
+@LINUX
+def test_an_nvidia_driver_is_found_by_its_program(tmp_path, monkeypatch):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert load_script().has_nvidia_driver()
