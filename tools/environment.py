@@ -8,7 +8,6 @@ NVIDIA driver, if that index answers within a few seconds, and `plain` everywher
 """
 
 import argparse
-import http.client
 import os
 import re
 import shutil
@@ -134,7 +133,7 @@ def answers(url: str) -> bool:
         try:
             with urllib.request.urlopen(url, timeout=PATIENCE) as page:
                 found.append(b"torch-" in page.read(1_000_000))  # and not the page of a hotel's network
-        except (OSError, ValueError, http.client.HTTPException):
+        except Exception:  # whatever is wrong, it is no answer
             pass
 
     # In a thread, for the look-up of a name knows no time limit.
