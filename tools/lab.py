@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 command = [sys.executable, "-m", "jupyterlab", str(Path(__file__).resolve().parent.parent / "notebooks")]
-command += ["--ip", "localhost"]  # the live plots under the cells need the same host name as the page
+if not any(argument.startswith("--ip") for argument in sys.argv):
+    command += ["--ip", "localhost"]  # the live plots under the cells need the same host name as the page
 if hasattr(os, "geteuid") and os.geteuid() == 0:
     command.append("--allow-root")  # a container: JupyterLab refuses to run as root otherwise
 if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):

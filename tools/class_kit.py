@@ -1,0 +1,104 @@
+"""Put the course into one archive that is installed without a network: `python tools/class_kit.py` (`make class-kit`).
+
+It holds wheels of all packages, in the versions of the .venv that makes it; the executed notebooks; the data, if it
+is there; and install.py. The wheels fit the system and the version of Python that made the kit: make one on a computer
+like those of the class. `--no-data` and `--no-wheels` leave these out.
+"""
+
+import argparse
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from environment import ROOT
+
+DATA = ("cifar-10-batches-py", "cifar10", "cifar10-images")  # any one of them is CIFAR-10
+INSTALLER = Path(__file__).with_name("class_kit_install.py")
+LEFT_OUT = ("__pycache__", ".ipynb_checkpoints", "runs", "data")
+INSTALL = """\
+vgg_course without a network
+============================
+
+You need Python {python} on {system}, with its venv module. Nothing is downloaded, nothing outside this folder changes.
+
+1. Unpack the archive, and go to its folder.
+2. python install.py
+3. Start with the command that install.py prints. It opens the notebooks.
+
+The notebooks take {data}.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Put the course into one archive for a class without a network.")
+    parser.add_argument("--output", type=Path, default=ROOT / "dist", help="the folder of the archive (default: dist)")
+    parser.add_argument("--no-wheels", action="store_true", help="without the packages")
+    parser.add_argument("--no-data", action="store_true", help="without CIFAR-10")
+    options = parser.parse_args()
+    system = f"{platform.system()} {platform.machine()}"
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    name = f"vgg_course-class-kit-{system.lower().replace(' ', '-')}-python{python}"
+    data = None if options.no_data else next((ROOT / "data" / d for d in DATA if (ROOT / "data" / d).is_dir()), None)
+    options.output.mkdir(parents=True, exist_ok=True)
+    archive = options.output / f"{name}.zip"
+    with tempfile.TemporaryDirectory(dir=options.output) as folder:  # on the disk that has to hold it anyway
+        wheels = Path(folder) / "wheels"
+        if not options.no_wheels:
+            collect_wheels(wheels)
+        unfinished = Path(folder) / "kit.zip"
+        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as kit:  # wheels and images are compressed already
+            what = "CIFAR-10, which is in data" if data else "the digits that come with scikit-learn"
+            kit.writestr(f"{name}/INSTALL.txt", INSTALL.format(python=python, system=system, data=what))
+            kit.write(INSTALLER, f"{name}/install.py")
+            kit.write(ROOT / "tools" / "lab.py", f"{name}/tools/lab.py")
+            kit.write(ROOT / "LICENSE", f"{name}/LICENSE")
+            add_folder(kit, ROOT / "notebooks", f"{name}/notebooks")
+            add_folder(kit, wheels, f"{name}/wheels")
+            add_folder(kit, Path(sys.prefix) / "share" / "vgg_course", f"{name}/visdom_page")
+            if data:
+                add_folder(kit, data, f"{name}/data/{data.name}")
+        unfinished.replace(archive)
+    print(f"{archive}: {archive.stat().st_size / 1e6:,.0f} MB, {'with' if data else 'without'} CIFAR-10")
+
+
+def collect_wheels(folder: Path) -> None:
+    """Wheels of the course and of all that `lab` needs, in the versions that are installed here."""
+    print("collecting the packages (some minutes)", flush=True)
+    folder.mkdir()
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    frozen = subprocess.run([*pip, "freeze", "--exclude-editable"], capture_output=True, text=True, check=True).stdout
+    versions = folder.parent / "versions.txt"
+    versions.write_text("".join(f"{line}\n" for line in frozen.splitlines() if "==" in line), encoding="utf-8")
+    into = ["wheel", "--quiet", "--wheel-dir", str(folder), "--find-links", str(folder), "--constraint", str(versions)]
+    torch = next((line for line in frozen.splitlines() if line.startswith("torch==")), "")
+    if "+" in torch:  # a build from one of PyTorch's own indexes, which carries the index in its name: 2.14.1+cpu
+        index = f"https://download.pytorch.org/whl/{torch.partition('+')[2]}"
+        vision = [line for line in frozen.splitlines() if line.startswith("torchvision==")]
+        run([*pip, *into, "--no-deps", "--index-url", index, torch, *vision])
+    if sys.version_info < (3, 12):  # see tools/environment.py
+        run([*pip, *into, "--no-deps", "--no-build-isolation", "visdom>=0.2.4"])
+    run([*pip, *into, f"{ROOT}[lab]"])
+
+
+def run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise SystemExit(f"class_kit: {errors[-1] if errors else done.stderr.strip()[-300:]}")
+
+
+def add_folder(kit: zipfile.ZipFile, folder: Path, name: str) -> None:
+    for file in sorted(folder.rglob("*")):
+        inner = file.relative_to(folder)
+        if file.is_file() and not set(LEFT_OUT) & set(inner.parts):
+            kit.write(file, f"{name}/{inner.as_posix()}")
+
+
+if __name__ == "__main__":
+    if sys.prefix == sys.base_prefix and "--no-wheels" not in sys.argv:
+        raise SystemExit("class_kit: run me with the Python of .venv, whose packages go into the kit (make class-kit)")
+    main()

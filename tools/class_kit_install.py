@@ -1,0 +1,39 @@
+"""Install the course from this folder, without a network: `python install.py`. Standard library only."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+KIT = Path(__file__).resolve().parent
+VENV = KIT / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+
+
+def main() -> None:
+    wanted = KIT.name.rpartition("python")[2]
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if wanted[:1].isdigit() and wanted != here:
+        raise SystemExit(
+            f"install: this kit is for Python {wanted}, but this is Python {here}: python{wanted} install.py"
+        )
+    print(f"making {VENV}", flush=True)
+    made = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True, text=True)
+    if made.returncode:
+        raise SystemExit(f"install: {(made.stderr or made.stdout).strip().splitlines()[-1]} (Debian: python3-venv)")
+    print("installing from wheels (a minute or two)", flush=True)
+    offline = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(KIT / "wheels"), "PIP_CONFIG_FILE": os.devnull}
+    pip = [str(BIN / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    done = subprocess.run([*pip, "vgg_course[lab]"], env=offline, capture_output=True, text=True)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr[-300:]]
+        raise SystemExit(f"install: {errors[-1]}")
+    if (KIT / "visdom_page").is_dir():  # the files of the live plot's page
+        shutil.copytree(KIT / "visdom_page", VENV / "share" / "vgg_course", dirs_exist_ok=True)
+    print("done. Start with:")
+    print(f"    {BIN / 'python'} {KIT / 'tools' / 'lab.py'}")
+
+
+if __name__ == "__main__":
+    main()
