@@ -68,8 +68,9 @@ def read_comments(app) -> None:
                 target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
                 comment = comment_of(node, lines, above=owner is tree) if isinstance(target, ast.Name) else ""
                 if comment and not target.id.startswith("_"):
-                    text = re.sub(r"([*|`_\\])", r"\\\1", comment)
-                    analyzer.attr_docs.setdefault((getattr(owner, "name", ""), target.id), [text, ""])
+                    text = [re.sub(r"([*|`_\\])", r"\\\1", comment), ""]
+                    text += [":meta hide-value:", ""] if any(isinstance(n, ast.Lambda) for n in ast.walk(node)) else []
+                    analyzer.attr_docs.setdefault((getattr(owner, "name", ""), target.id), text)
 
 
 def comment_of(node: ast.stmt, lines: list[str], above: bool) -> str:

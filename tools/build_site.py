@@ -58,7 +58,9 @@ def write_source(source: Path) -> None:
     """All that Sphinx reads: ``index.md``, ``notebooks/*.ipynb``, ``reference/*.md`` and the pictures."""
     shutil.copytree(ROOT / "notebooks" / "figures", source / "notebooks" / "figures")
     (source / "reference").mkdir()
-    shutil.copytree(ROOT / "docs", source / "docs", ignore=shutil.ignore_patterns("*.py", "*.css", "*.js", "__pycache__"))
+    shutil.copytree(
+        ROOT / "docs", source / "docs", ignore=shutil.ignore_patterns("*.py", "*.css", "*.js", "__pycache__")
+    )
     notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
     for file in notebooks:
         notebook = json.loads(file.read_text(encoding="utf-8"))
