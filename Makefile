@@ -5,7 +5,8 @@ RECIPE ?= quick
 DATASET ?= cifar10
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint notebooks train visdom class-kit bench clean lab-environment test-environment
+.PHONY: help lab test lint notebooks site train visdom class-kit bench clean
+.PHONY: lab-environment test-environment site-environment
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -15,6 +16,9 @@ lab-environment:
 
 test-environment: lab-environment
 	@$(PYTHON) tools/environment.py test
+
+site-environment:
+	@$(PYTHON) tools/environment.py site
 
 lab: lab-environment  ## open the notebooks in JupyterLab (makes .venv first)
 	@$(BIN)/python tools/lab.py
@@ -31,6 +35,9 @@ lint: test-environment  ## check the style of the code, notebooks included, the 
 
 notebooks: test-environment  ## run all notebooks on CIFAR-10 and store their outputs
 	$(BIN)/python tools/store_outputs.py
+
+site: site-environment  ## build the website of the course in build/site
+	$(BIN)/python tools/build_site.py
 
 train: lab-environment  ## train a named run and record it: make train RECIPE=fast DATASET=cifar10
 	$(BIN)/python -m vgg_course.runs $(RECIPE) --dataset $(DATASET)

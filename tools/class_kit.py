@@ -7,7 +7,6 @@ like those of the class. `--no-data` and `--no-wheels` leave these out.
 
 import argparse
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile

@@ -1,4 +1,4 @@
-"""Make the environment in .venv: `python tools/environment.py lab` or `... test`. Standard library only.
+"""Make the environment in .venv: `python tools/environment.py lab`, `... test` or `... site`. Standard library only.
 
 What can go wrong on a fresh machine (an old Python, no venv module, no network, a full disk) is said in one line.
 
@@ -23,6 +23,7 @@ LOG = VENV / "install.log"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PATIENCE = 4  # seconds for the index to answer
+EXTRAS = {"lab": "lab", "test": "lab,test,site", "site": "site"}  # the tests build the site too
 # what pip prints, and what it means
 CAUSES = {
     "No space left on device": "the disk is full: the environment needs 7 GB with a CUDA build of PyTorch, 2 without",
@@ -37,7 +38,9 @@ CAUSES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make or update the environment in .venv.")
-    parser.add_argument("kind", choices=["lab", "test"], help="lab: for the notebooks; test: for the tests as well")
+    parser.add_argument(
+        "kind", choices=list(EXTRAS), help="lab: for the notebooks; test: for the tests as well; site: for the website"
+    )
     kind = parser.parse_args().kind
     stamp = VENV / f".{kind}-installed"
     if stamp.exists() and stamp.stat().st_mtime > (ROOT / "pyproject.toml").stat().st_mtime:
@@ -79,7 +82,7 @@ def install(kind: str) -> None:
         pip("install", "setuptools<81", "wheel")
         pip("install", "--no-build-isolation", "visdom>=0.2.4")
     install_torch()
-    pip("install", "--editable", f"{ROOT}[lab]" if kind == "lab" else f"{ROOT}[lab,test]")
+    pip("install", "--editable", f"{ROOT}[{EXTRAS[kind]}]")
     # The scripts of visdom's page, for the times without a network. Without them plots are drawn in the notebook.
     subprocess.run([PYTHON, "-m", "vgg_course.visdom_server", "--assets"], cwd=ROOT, check=False)
 

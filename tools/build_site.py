@@ -1,0 +1,126 @@
+"""Build the site: `python tools/build_site.py [FOLDER]`, by default into build/site. Open its index.html in a browser.
+
+The pages are the README, the notebooks with the outputs that they store (none is run), and the docstrings. Their
+sources are put together in FOLDER/source first, with the few changes that a page on the web needs; nothing is fetched.
+"""
+
+import json
+import re
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+from sphinx.cmd.build import build_main
+
+ROOT = Path(__file__).resolve().parent.parent
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+# The modules in the order in which a reader wants them; those that are not named here follow.
+FIRST = ["vgg", "data", "training", "checkpoint", "speed", "evaluation", "plots", "tracking", "runs"]
+WIDGET = "application/vnd.jupyter.widget-view+json"
+INDEX = """
+```{{toctree}}
+:caption: Notebooks
+:hidden:
+
+{notebooks}
+```
+
+```{{toctree}}
+:caption: Reference
+:hidden:
+
+{modules}
+The code on GitHub <{repository}>
+```
+"""
+MODULE = """# `{name}`
+
+```{{eval-rst}}
+.. automodule:: vgg_course.{name}
+```
+"""
+
+
+def main() -> None:
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build" / "site").resolve()
+    source = folder / "source"
+    shutil.rmtree(folder, ignore_errors=True)
+    write_source(source)
+    options = ["--fail-on-warning", "--keep-going", "--quiet", "--fresh-env", "--conf-dir", str(ROOT / "docs")]
+    failed = build_main([*options, "--doctree-dir", str(folder / "doctrees"), str(source), str(folder / "html")])
+    if failed:
+        raise SystemExit(failed)
+    print(f"the site: {folder / 'html' / 'index.html'}")
+
+
+def write_source(source: Path) -> None:
+    """All that Sphinx reads: ``index.md``, ``notebooks/*.ipynb``, ``reference/*.md`` and the pictures."""
+    shutil.copytree(ROOT / "notebooks" / "figures", source / "notebooks" / "figures")
+    (source / "reference").mkdir()
+    shutil.copytree(
+        ROOT / "docs", source / "docs", ignore=shutil.ignore_patterns("*.py", "*.css", "*.js", "__pycache__")
+    )
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    for file in notebooks:
+        notebook = json.loads(file.read_text(encoding="utf-8"))
+        for_the_web(notebook)
+        (source / "notebooks" / file.name).write_text(json.dumps(notebook), encoding="utf-8")
+    found = sorted(file.stem for file in (ROOT / "vgg_course").glob("[!_]*.py"))
+    modules = sorted(found, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
+    for name in modules:
+        (source / "reference" / f"{name}.md").write_text(MODULE.format(name=name), encoding="utf-8")
+    toctrees = INDEX.format(
+        notebooks="\n".join(f"{short_title(file)} <notebooks/{file.stem}>" for file in notebooks),
+        modules="\n".join(f"reference/{name}" for name in modules),
+        repository=REPOSITORY,
+    )
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (source / "index.md").write_text(links(readme, ROOT) + toctrees, encoding="utf-8")
+
+
+def short_title(notebook: Path) -> str:
+    """``01 Layers`` of the heading ``# 01 Layers: what a VGG is made of``."""
+    heading = "".join(json.loads(notebook.read_text(encoding="utf-8"))["cells"][0]["source"]).splitlines()[0]
+    return heading.removeprefix("# ").split(":")[0]
+
+
+def for_the_web(notebook: dict) -> None:
+    """Change a notebook in place, where a page differs from Jupyter."""
+    notebook["metadata"]["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            # The badge is a picture on another host: a link that looks like a button does the same.
+            source = re.sub(r"\[!\[([^\]]*)\]\([^)]*colab-badge.svg\)\]\(([^)]*)\)", r"[\1](\2){.button}", source)
+            cell["source"] = links(source, ROOT / "notebooks")
+        else:
+            cell["metadata"]["mystnb"] = {"image": {"alt": cell["metadata"].get("alt", "")}}
+            cell["outputs"] = [widget_note(output) for output in cell["outputs"]]
+
+
+def links(text: str, folder: Path) -> str:
+    """Links of a file in ``folder`` to files that have no page here lead to the repository."""
+
+    def better(match: re.Match) -> str:
+        file = (folder / match[1]).resolve()
+        own = file.suffix == ".ipynb" or file.parent in (ROOT / "docs", ROOT / "notebooks" / "figures")
+        if own or not file.is_relative_to(ROOT) or not file.exists():
+            return match[0]
+        kind = "tree" if file.is_dir() else "blob"
+        return f"]({REPOSITORY}/{kind}/main/{file.relative_to(ROOT).as_posix()}"
+
+    return re.sub(r"\]\(([^)#:\s]+)", better, text)
+
+
+def widget_note(output: dict) -> dict:
+    """A widget needs a kernel: the page says what stands there in a notebook that runs. A progress bar is left out."""
+    if WIDGET not in output.get("data", {}):
+        return output
+    text = "".join(output["data"].get("text/plain", ""))
+    note = "" if "%|" in text else "<p class='note'>In the running notebook, you move sliders here.</p>"
+    return {"output_type": "display_data", "metadata": {}, "data": {"text/html": note}}
+
+
+if __name__ == "__main__":
+    main()
