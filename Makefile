@@ -23,8 +23,8 @@ site-environment:
 lab: lab-environment  ## open the notebooks in JupyterLab (makes .venv first)
 	@$(BIN)/python tools/lab.py
 
-test: test-environment lint  ## check everything: style, tests, all notebooks
-	$(BIN)/python -m pytest --cov=vgg_course --cov-report=term --cov-fail-under=95
+test: test-environment lint  ## check everything: style, types, tests, all notebooks
+	$(BIN)/python -m pytest --doctest-modules --cov=vgg_course --cov-report=term --cov-fail-under=95
 	$(BIN)/python -m pytest --nbval notebooks/
 
 lint: test-environment  ## check the style of the code, notebooks included, the spelling, and the types of the package

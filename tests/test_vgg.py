@@ -282,5 +282,5 @@ def test_the_urls_are_those_of_the_names():
 def test_only_torch_is_imported():
     source = Path(vgg.__file__).read_text(encoding="utf-8")
     packages = {line.split()[1].split(".")[0] for line in source.splitlines() if line.startswith(("import ", "from "))}
-    assert packages == {"difflib", "hashlib", "numbers", "re", "collections", "pathlib", "torch"}
+    assert packages == {"difflib", "hashlib", "numbers", "re", "collections", "pathlib", "typing", "torch"}
     assert isinstance(make_layers([8]), nn.Sequential)

@@ -32,6 +32,12 @@ class Curve:
 
     Memory is bounded: the steps are cut into buckets, and a bucket keeps its lowest and highest point and one gap.
     A bucket is one step wide, and nothing is lost, until there are too many: then all are made twice as wide.
+
+    >>> curve = Curve()
+    >>> for step, value in enumerate([2.3, math.nan, 1.9]):
+    ...     curve.add(step, value)
+    >>> curve.points()
+    ([0, 1, 2], [2.3, None, 1.9])
     """
 
     def __init__(self) -> None:

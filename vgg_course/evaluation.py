@@ -47,7 +47,11 @@ def predict(
 
 
 def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """The part of the images, 0 to 1, whose largest logit ``(N, classes)`` stands at their label ``(N,)``."""
+    """The part of the images, 0 to 1, whose largest logit ``(N, classes)`` stands at their label ``(N,)``.
+
+    >>> accuracy(torch.tensor([[0.1, 2.0], [3.0, 0.0]]), torch.tensor([1, 1]))  # the second one is wrong
+    0.5
+    """
     _check(logits, labels)
     return (logits.argmax(1).cpu() == labels.cpu()).float().mean().item()
 
@@ -59,7 +63,11 @@ def per_class_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tens
 
 
 def confusion_matrix(logits: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
-    """Counts ``(classes, classes)`` int64: row = the true class, column = the predicted one."""
+    """Counts ``(classes, classes)`` int64: row = the true class, column = the predicted one.
+
+    >>> confusion_matrix(torch.tensor([[0.1, 2.0], [3.0, 0.0]]), torch.tensor([1, 1])).tolist()
+    [[0, 0], [1, 1]]
+    """
     _check(logits, labels)
     true, predicted = labels.cpu().numpy(), logits.argmax(1).cpu().numpy()
     matrix: np.ndarray = sklearn.metrics.confusion_matrix(true, predicted, labels=range(logits.shape[1]))

@@ -36,6 +36,10 @@ class Recipe:
     """All settings of a training run. ``dataclasses.replace(QUICK, epochs=8)`` makes a variant.
 
     Raises ``ValueError`` at once for a setting that makes no sense, with its name, its value and what would do.
+
+    >>> Recipe(epochs=0, batch_size=64, lr=0.1)
+    Traceback (most recent call last):
+    ValueError: Recipe: epochs is 0, but it must be a whole number from 1 up
     """
 
     epochs: int  # how often the network sees every training image

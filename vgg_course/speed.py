@@ -166,6 +166,9 @@ def smaller(images: torch.Tensor, part: float = 0.75) -> torch.Tensor:
 
     Where things are and how they are put together can be learned from small images, and the filters fit the large
     ones afterwards. The network has to take every size (``global_pool``). Source: Howard, 2018, progressive resizing.
+
+    >>> smaller(torch.zeros(1, 3, 32, 32)).shape
+    torch.Size([1, 3, 24, 24])
     """
     if not 0 < part <= 1:
         raise ValueError(f"part is {part!r}, but it must be above 0, and at most 1 (the whole size)")
@@ -178,6 +181,9 @@ def views(images: torch.Tensor, count: int) -> list[torch.Tensor]:
 
     Moved: up and to the left, down and to the right; the edge is filled with its reflection. The mean of the logits
     over the views is right more often than those of one view.
+
+    >>> [view.flatten().tolist() for view in views(torch.tensor([[[[1.0, 2.0]]]]), 2)]
+    [[1.0, 2.0], [2.0, 1.0]]
     """
     if count not in (1, 2, 6):
         raise ValueError(f"views is 1, 2 (mirrored too) or 6 (moved by a pixel too), not {count!r}")

@@ -71,6 +71,9 @@ def make_layers(
 
     Raises ``ValueError`` for a list without a convolution and for an entry that is neither a positive whole number
     nor ``'M'``; the message names the entry and its position. Source: the lecture, part 1, and the paper's table 1.
+
+    >>> make_layers([64, "M", 128, "M"])(torch.zeros(1, 3, 32, 32)).shape
+    torch.Size([1, 128, 8, 8])
     """
     _check_cfg(cfg)
     if patch is not None and not (isinstance(patch, int) and patch >= 1):
@@ -125,6 +128,10 @@ class VGG(nn.Module):
 
     Raises ``ValueError`` for head arguments that make no sense, and in the forward pass for an input or features that
     do not fit. Source: the lecture, part 1; the head for small images answers the question that its part 1 leaves open.
+
+    >>> model = VGG(make_layers(cfg["quick"]), num_classes=10, global_pool=True, hidden=())
+    >>> model(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
 
     def __init__(

@@ -45,7 +45,7 @@ def test_a_fork_neither_hangs_nor_doubles_points(visdom):
 
 SCRIPT = """
 import os, signal, sys, time
-from vgg_course import visdom_server
+from vgg_course import own_server
 from vgg_course.tracking import LossTracker
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job would ignore Ctrl-C
 tracker = LossTracker("ends", mode={mode!r})

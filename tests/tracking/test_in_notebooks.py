@@ -171,7 +171,7 @@ def kernel(visdom_at, tmp_path, monkeypatch):
 
 
 START = """
-from vgg_course import visdom_server
+from vgg_course import own_server
 from vgg_course.tracking import LossTracker
 tracker = LossTracker("kernel")
 tracker(0, {"loss": 1.0})

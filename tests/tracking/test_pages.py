@@ -7,10 +7,10 @@ import sys
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from servers import ROOT, WAIT, eventually, needs_page
 from small_run import EPOCHS, check_drawn, check_same, train
 
-from vgg_course import live_page
 from vgg_course.tracking import LossTracker, loss_tracker
 
 
@@ -18,7 +18,7 @@ from vgg_course.tracking import LossTracker, loss_tracker
 def test_the_same_run_again_replaces_its_plot(visdom, alone):
     with LossTracker("again") as tracker:
         train(tracker)
-        tracker.figure("extra", live_page.Figure(figsize=(2, 2)))
+        tracker.figure("extra", Figure(figsize=(2, 2)))
     with LossTracker("again") as tracker:  # the cell is run again
         for step in range(3):
             tracker(step, {"loss": 9.0})
@@ -65,7 +65,7 @@ def test_several_runs_over_each_other(visdom):
 def test_images_and_figures(visdom):
     tracker = LossTracker("pictures")
     tracker.images(torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8), torch.zeros(20).long(), ["<cat>"])
-    tracker.figure("confusion matrix", live_page.Figure(figsize=(4, 2)))
+    tracker.figure("confusion matrix", Figure(figsize=(4, 2)))
     eventually(lambda: len(json.loads(visdom.ask("win_data", eid=tracker._page.env, win=None))) == 2)
     tracker(0, {"loss": 1.0, "learning_rate": 0.1})
     tracker(0, {"epoch": 1, "validation_accuracy": 0.5})
@@ -76,7 +76,7 @@ def test_images_and_figures(visdom):
     for title in ("first batch", "confusion matrix"):
         window = json.loads(visdom.ask("win_data", eid=tracker._page.env, win=f"{title} {tracker._token}"))
         assert window["title"] == title and window["content"]["src"].startswith("data:image/png;base64,")
-    LossTracker("pictures", mode="log").figure("nowhere", live_page.Figure())  # no page: nothing to do
+    LossTracker("pictures", mode="log").figure("nowhere", Figure())  # no page: nothing to do
 
 
 @needs_page

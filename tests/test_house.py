@@ -1,0 +1,72 @@
+"""The habits of the house: short files, short functions, and every folder says what it is for."""
+
+import ast
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LONGEST_FILE, LONGEST_FUNCTION = 350, 50  # lines
+TO_BE_SPLIT = {"tests/test_data.py"}  # longer than that for now
+
+
+@pytest.fixture(scope="module")
+def files() -> list[Path]:
+    """All files of the repository, new ones too, as paths from its root."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    try:
+        names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [Path(name) for name in names.split("\0") if name and (ROOT / name).exists()]
+
+
+def python(files: list[Path]) -> dict[str, str]:
+    return {file.as_posix(): (ROOT / file).read_text(encoding="utf-8") for file in files if file.suffix == ".py"}
+
+
+def test_no_file_is_too_long(files):
+    lengths = {name: len(text.splitlines()) for name, text in python(files).items()}
+    assert len(lengths) > 40
+    too_long = {name for name, length in lengths.items() if length > LONGEST_FILE}
+    assert too_long == TO_BE_SPLIT, {name: lengths[name] for name in too_long ^ TO_BE_SPLIT}
+
+
+def test_no_function_is_too_long(files):
+    functions = [
+        (f"{name}: {node.name}", node.end_lineno - node.lineno + 1)
+        for name, text in python(files).items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    assert len(functions) > 400
+    assert [function for function in functions if function[1] > LONGEST_FUNCTION] == []
+
+
+def test_every_folder_says_what_it_is_for(files):
+    """In a README of its own, in the docstring of its ``__init__.py`` or ``conftest.py``, or in the README's map."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    folders = {
+        folder for file in files for folder in file.parents if folder.name and not folder.parts[0].startswith(".")
+    }
+    assert len(folders) > 10
+
+    def says(folder: Path) -> bool:
+        docstrings = [ROOT / folder / name for name in ("__init__.py", "conftest.py")]
+        return (
+            (ROOT / folder / "README.md").exists()
+            or f"`{folder.as_posix()}/`" in readme
+            or any(file.exists() and ast.get_docstring(ast.parse(file.read_text("utf-8"))) for file in docstrings)
+        )
+
+    assert [folder.as_posix() for folder in sorted(folders) if not says(folder)] == []
+
+
+def test_types_and_docstrings_are_checked():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert settings["mypy"]["strict"] and settings["mypy"]["packages"] == ["vgg_course"]
+    assert "-m mypy" in makefile and (ROOT / "vgg_course" / "py.typed").exists()
+    assert "pytest --doctest-modules" in makefile and "vgg_course" in settings["pytest"]["ini_options"]["testpaths"]
