@@ -89,6 +89,19 @@ def test_each_notebook_and_each_module_has_a_page(pages):
     assert set(wanted) | {"index.html", "search.html"} <= set(pages)
 
 
+def test_what_stands_for_a_widget(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    from build_site import WIDGET, widget_note
+
+    view = {WIDGET: {"model_id": "1"}, "text/plain": ["interactive(children=(IntSlider(value=1), Output()))"]}
+    output = {"output_type": "display_data", "metadata": {}, "data": view}
+    assert "sliders" in widget_note(output)["data"]["text/html"]
+    bar = {**output, "data": {**view, "text/plain": ["  0%|          | 0/12 [00:00<?, ?batch/s]"]}}
+    assert widget_note(bar)["data"] == {"text/html": ""}
+    plain = {"output_type": "stream", "name": "stdout", "text": "12"}
+    assert widget_note(plain) is plain
+
+
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 def test_a_page_shows_what_the_notebook_stores(folder, file):
     cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
