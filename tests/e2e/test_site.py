@@ -151,7 +151,9 @@ def test_links_to_the_repository_lead_to_files(folder, pages):
 def test_types_defaults_and_the_words_about_them(folder):
     text = (folder / "reference" / "training.html").read_text(encoding="utf-8")
     text = html.unescape(re.sub(r"<[^>]+>", "", text))
-    assert text.index("Training: Recipe holds all settings") < text.index("vgg_course.training.fit(")
+    source = (ROOT / "vgg_course" / "training.py").read_text(encoding="utf-8")
+    first_line = source.removeprefix('"""').splitlines()[0].replace("`", "")
+    assert text.index(first_line) < text.index("vgg_course.training.fit(")
     assert re.search(r"vgg_course\.training\.fit\(\s*model: Module,", text)
     everything = " ".join(file.read_text(encoding="utf-8") for file in (folder / "reference").glob("*.html"))
     assert "how often the network sees every training image" in everything  # the comment behind Recipe.epochs
