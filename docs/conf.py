@@ -2,17 +2,20 @@
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import latex2mathml.converter
 from docutils import nodes
 from sphinx.pycode import ModuleAnalyzer
 
-PACKAGE = Path(__file__).resolve().parent.parent / "vgg_course"
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "vgg_course"
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 
 project = "vgg_course"
 copyright = "the authors of vgg_course. MIT licence"
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.linkcode", "sphinx_copybutton"]
 
 myst_enable_extensions = ["attrs_inline", "dollarmath", "html_image"]
 myst_heading_anchors = 3
@@ -54,6 +57,13 @@ def name_levels(app, page, template, context, doctree) -> None:
     """The captions in the navigation are headings: screen readers want to know of which level."""
     tree = context["furo_navigation_tree"]
     context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
+
+
+def linkcode_resolve(domain: str, info: dict) -> str | None:
+    """Where the code stands that a page describes."""
+    module = info["module"]
+    _, first, last = ModuleAnalyzer.for_module(module).find_tags().get(info["fullname"], (None, 0, 0))
+    return f"{REPOSITORY}/blob/main/{module.replace('.', '/')}.py#L{first}-L{last}" if first else None
 
 
 def read_comments(app) -> None:

@@ -16,7 +16,7 @@ from sphinx.cmd.build import build_main
 ROOT = Path(__file__).resolve().parent.parent
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 # The modules in the order in which a reader wants them; those that are not named here follow.
-FIRST = ["vgg", "data", "training", "checkpoint", "speed", "evaluation", "plots", "tracking", "runs"]
+FIRST = ["vgg", "data", "training", "recipes", "checkpoint", "speed", "evaluation", "plots", "tracking", "runs"]
 WIDGET = "application/vnd.jupyter.widget-view+json"
 INDEX = """
 ```{{toctree}}
