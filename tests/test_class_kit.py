@@ -65,7 +65,9 @@ def test_the_installer_uses_nothing_but_the_kit(kit):
     assert done.returncode == 0, done.stderr
     python, lab = done.stdout.splitlines()[-1].split()
     assert Path(lab) == kit / "tools" / "lab.py" and Path(lab).exists()
-    where = subprocess.run([python, "-c", "import vgg_course as v; print(v.__file__)"], capture_output=True, text=True)
+    where = subprocess.run(
+        [python, "-I", "-c", "import vgg_course as v; print(v.__file__)"], capture_output=True, text=True
+    )
     assert where.stdout.startswith(str(kit / ".venv"))
     assert (kit / ".venv" / "share" / "vgg_course" / "visdom-1" / "index.html").exists()
 
