@@ -32,21 +32,22 @@ def sources(file: Path) -> list[str]:
 
 
 @pytest.fixture
-def shell(monkeypatch):
+def shell(monkeypatch, tmp_path):
     """An IPython shell in which %pip only notes what it is asked for."""
     from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
 
-    shell = InteractiveShell()
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    shell = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
     shell.asked = []
     shell.register_magic_function(shell.asked.append, "line", "pip")
-    yield shell
-    InteractiveShell.clear_instance()
+    return shell
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 def test_the_first_cell_installs_the_course_on_colab_only(file, shell, monkeypatch, capsys):
     (first, *others) = sources(file)
-    wanted = f'-q "vgg_course @ git+{PROJECT["urls"]["Repository"]}"'
+    wanted = f'install -q "vgg_course @ git+{PROJECT["urls"]["Repository"]}"'
     monkeypatch.delitem(sys.modules, "google.colab", raising=False)
     assert shell.run_cell(first).success
     assert shell.asked == []
