@@ -50,6 +50,7 @@ class TestEnvironmentScript:
         [
             ("OSError: [Errno 28] No space left on device", "the disk is full"),
             ("NewConnectionError: Failed to establish a new connection: refused", "no package index can be reached"),
+            ("Failed to resolve pypi.org\nERROR: Could not find a version", "no package index can be"),
             ("ERROR: Could not find a version that satisfies it", "no fitting package for this Python"),
             ("ERROR: something new", "ERROR: something new"),
         ],
@@ -176,7 +177,11 @@ class TestWhichTorch:
         assert torch.calls == [] and "does not answer" in capsys.readouterr().out
 
     def test_the_look_up_of_the_name_hangs(self, torch, monkeypatch):
-        monkeypatch.setattr(torch.script.urllib.request, "urlopen", lambda *_, **__: time.sleep(3))
+        def hang(*_, **__):
+            time.sleep(3)
+            raise OSError
+
+        monkeypatch.setattr(torch.script.urllib.request, "urlopen", hang)
         started = time.monotonic()
         torch.script.install_torch()
         assert time.monotonic() - started < 2.5 and torch.calls == []

@@ -52,3 +52,9 @@ def test_no_tool_needs_a_posix_system():
         for name in set(re.findall(posix, text)):
             module, function = name.split(".")
             assert f'hasattr({module}, "{function}")' in text, f"{file.name}: {name} is not there on Windows"
+
+
+def test_every_target_of_make_has_a_plain_command():
+    targets = re.findall(r"^([\w-]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M)
+    table = re.findall(r"^\| `make ([\w-]+)", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), flags=re.M)
+    assert set(table) == set(targets) - {"help"}

@@ -30,6 +30,7 @@ CAUSES = {
     "Errno 28": "the disk is full: the environment needs 7 GB with a CUDA build of PyTorch, 2 without",
     "Permission denied": f"{VENV} cannot be written to: change its owner, or delete it and try again",
     "Failed to establish a new connection": "no package index can be reached: get a network, or set PIP_INDEX_URL",
+    "Failed to resolve": "no package index can be reached: get a network, or set PIP_INDEX_URL",
     "Could not find a version": "the package index has no fitting package for this Python",
     "ProxyError": "the proxy refuses: check HTTPS_PROXY",
     "ReadTimeoutError": "the package index is too slow or the network broke off: try again",

@@ -1,7 +1,8 @@
 """Run notebooks from top to bottom and store their outputs: `python tools/store_outputs.py [NOTEBOOK ...]`.
 
 The text in a cell's metadata under `alt` becomes the alternative text of the pictures that the cell draws. What
-differs from run to run without meaning (times, the state of progress bars) is left out.
+differs from run to run without meaning (times, the state of progress bars) is left out. It says which outputs that
+nbval compares have changed: after a run without an edit, none have.
 """
 
 import os
@@ -17,6 +18,7 @@ NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
 def store(file: Path) -> None:
     notebook = nbformat.read(file, as_version=4)
+    before = compared(notebook)
     notebook.cells = [cell for cell in notebook.cells if cell.source.strip()]
     started = time.perf_counter()
     client = NotebookClient(
@@ -36,7 +38,19 @@ def store(file: Path) -> None:
             if "image/png" in output.get("data", {}) and "alt" in cell.metadata:
                 output.metadata["image/png"] = {"alt": cell.metadata["alt"]}
     nbformat.write(notebook, file)
-    print(f"{file.name}: {time.perf_counter() - started:.0f} s")
+    changed = [name for name, outputs in compared(notebook).items() if before.get(name) != outputs]
+    news = f"compared outputs changed in {', '.join(changed)}" if changed else "no compared output changed"
+    print(f"{file.name}: {time.perf_counter() - started:.0f} s, {news}", flush=True)
+
+
+def compared(notebook: nbformat.NotebookNode) -> dict[str, list]:
+    """What nbval compares: the outputs, without pictures, of each code cell without the tag nbval-ignore-output."""
+    kept = {}
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and "nbval-ignore-output" not in cell.metadata.get("tags", []):
+            texts = [{k: v for k, v in o.get("data", {}).items() if "image/" not in k} for o in cell.outputs]
+            kept[cell.id] = [(o.get("text"), data) for o, data in zip(cell.outputs, texts, strict=True)]
+    return kept
 
 
 def merge_streams(outputs: list) -> list:

@@ -1,0 +1,81 @@
+"""The archive for a class without a network: what is in it, and that its installer asks nobody for anything."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory) -> Path:
+    """A kit without packages, made from a copy of the project with one image as its data, and unpacked."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("tools", "notebooks"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("runs", "data", ".ipynb_checkpoints"))
+    shutil.copy(ROOT / "LICENSE", folder)
+    for name in ("data/cifar10/train/cat/1.png", "data/other/1.bin", "notebooks/runs/1.pt"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(b"1")
+    command = [sys.executable, "tools/class_kit.py", "--no-wheels", "--output", str(folder / "out")]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (archive,) = (folder / "out").iterdir()
+    assert str(archive) in done.stdout and "with CIFAR-10" in done.stdout
+    with zipfile.ZipFile(archive) as opened:
+        opened.extractall(folder / "class")
+    (unpacked,) = (folder / "class").iterdir()
+    assert unpacked.name == archive.stem
+    return unpacked
+
+
+def test_what_is_in_it(kit):
+    files = {path.relative_to(kit).as_posix() for path in kit.rglob("*") if path.is_file()}
+    assert {"INSTALL.txt", "install.py", "LICENSE", "tools/lab.py", "data/cifar10/train/cat/1.png"} <= files
+    notebooks = {path.relative_to(ROOT).as_posix() for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert notebooks <= files and "notebooks/figures/conv_window.svg" in files
+    assert not [name for name in files if name.startswith(("data/other", "notebooks/runs"))]
+    text = (kit / "INSTALL.txt").read_text()
+    assert "python install.py" in text and "CIFAR-10, which is in data" in text
+
+
+def test_the_installer_uses_nothing_but_the_kit(kit):
+    """With a wheel of nothing in the place of the course."""
+    info = "vgg_course-0.1.0.dist-info"
+    (kit / "wheels").mkdir()
+    with zipfile.ZipFile(kit / "wheels" / "vgg_course-0.1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("vgg_course/__init__.py", "")
+        wheel.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: vgg_course\nVersion: 0.1.0\nProvides-Extra: lab\n"
+        )
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{info}/RECORD", "")
+    (kit / "visdom_page" / "visdom-1").mkdir(parents=True)
+    (kit / "visdom_page" / "visdom-1" / "index.html").write_text("page")
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0"}  # who asks it fails
+    command = [sys.executable, str(kit / "install.py")]
+    done = subprocess.run(command, env={**os.environ, **nowhere}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    python, lab = done.stdout.splitlines()[-1].split()
+    assert Path(lab) == kit / "tools" / "lab.py" and Path(lab).exists()
+    where = subprocess.run(
+        [python, "-I", "-c", "import vgg_course as v; print(v.__file__)"], capture_output=True, text=True
+    )
+    assert where.stdout.startswith(str(kit / ".venv"))
+    assert (kit / ".venv" / "share" / "vgg_course" / "visdom-1" / "index.html").exists()
+
+
+def test_another_python_is_refused(kit):
+    other = kit.with_name(kit.name.rpartition("python")[0] + "python3.99")
+    other.mkdir()
+    shutil.copy(kit / "install.py", other)
+    done = subprocess.run([sys.executable, str(other / "install.py")], capture_output=True, text=True)
+    assert done.returncode == 1 and "this kit is for Python 3.99, but this is Python 3." in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not (other / ".venv").exists()

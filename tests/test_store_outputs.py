@@ -1,0 +1,51 @@
+"""tools/store_outputs.py: a second run of a notebook changes no byte of what is compared."""
+
+import importlib.util
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PICTURE = """%matplotlib inline
+import time
+import matplotlib.pyplot as plt
+plt.plot([1, time.time()])
+plt.show()"""
+
+
+@pytest.fixture
+def tool(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    spec = importlib.util.spec_from_file_location("store_outputs", ROOT / "tools" / "store_outputs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "NOTEBOOKS", tmp_path)
+    return module
+
+
+def test_a_second_run_changes_nothing_that_is_compared(tool, tmp_path, capsys):
+    cell = nbformat.v4.new_code_cell
+    cells = [
+        cell("import sys\nfor i in range(3):\n    print(i, flush=True)\n1 + 1", id="same"),
+        cell("import time\ntime.time()", id="time", metadata={"tags": ["nbval-ignore-output"]}),
+        cell(PICTURE, id="picture", metadata={"alt": "a line that is another one each time"}),
+        cell("", id="empty"),
+    ]
+    file = tmp_path / "a.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), file)
+    tool.store(file)
+    assert "compared outputs changed in same" in capsys.readouterr().out
+    first = nbformat.read(file, as_version=4)
+    tool.store(file)
+    assert "no compared output changed" in capsys.readouterr().out
+    second = nbformat.read(file, as_version=4)
+    assert [c.id for c in second.cells] == ["same", "time", "picture"]
+    assert second.cells[0] == first.cells[0] and second.cells[0].outputs[0].text == "0\n1\n2\n"
+    assert second.cells[1].outputs != first.cells[1].outputs  # so the comparison is not an empty one
+    (picture,) = [output for output in second.cells[2].outputs if "image/png" in output.get("data", {})]
+    assert picture.metadata["image/png"]["alt"] == "a line that is another one each time"
+    second.cells[0].source = second.cells[0].source.replace("range(3)", "range(2)")
+    nbformat.write(second, file)
+    tool.store(file)
+    assert "compared outputs changed in same" in capsys.readouterr().out

@@ -1,0 +1,161 @@
+"""Colab, the shell, containers: each way in does what it says, and nothing else."""
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import types
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def sources(file: Path) -> list[str]:
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+# ------------------------------------------------------------------ Colab, VS Code, classic
+
+
+@pytest.fixture
+def shell(monkeypatch, tmp_path):
+    """An IPython shell in which %pip only notes what it is asked for."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    shell = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
+    shell.asked = []
+    shell.register_magic_function(shell.asked.append, "line", "pip")
+    return shell
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+def test_the_first_cell_installs_the_course_on_colab_only(file, shell, monkeypatch, capsys):
+    (first, *others) = sources(file)
+    wanted = f'install -q "vgg_course @ git+{PROJECT["urls"]["Repository"]}"'
+    monkeypatch.delitem(sys.modules, "google.colab", raising=False)
+    assert shell.run_cell(first).success
+    assert shell.asked == []
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    assert shell.run_cell(first).success
+    assert shell.asked == [wanted]
+    assert not re.search(r"^\s*[!%]\s*pip", "\n".join(others), flags=re.M)  # and no later one installs anything
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+def test_nothing_depends_on_jupyterlab(file):
+    for source in sources(file):
+        magics = re.findall(r"^\s*(%%?\w+|!)", source, flags=re.M)
+        assert set(magics) <= {"%pip", "%matplotlib"}, source
+        assert not re.search(r"\b(jupyterlab|Javascript\(|require\()", source), source
+
+
+# ------------------------------------------------------------------ jupyter execute
+
+
+def test_jupyter_execute_runs_the_beginning_of_a_notebook(tmp_path):
+    """With the data set as the environment asks for it; the whole notebook is nbval's."""
+    notebook = json.loads(NOTEBOOKS[0].read_text(encoding="utf-8"))
+    notebook["cells"] = notebook["cells"][:2]
+    extra = "import vgg_course.data as d\nprint(d.load_dataset(verbose=False).name)"
+    notebook["cells"].append(
+        {"cell_type": "code", "metadata": {}, "source": extra, "outputs": [], "execution_count": 1}
+    )
+    for number, cell in enumerate(notebook["cells"]):
+        cell["id"] = f"cell-{number}"
+    (tmp_path / "short.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    env = {
+        **os.environ,
+        "VGG_COURSE_DATASET": "digits",
+        "PYTHONPATH": str(ROOT),
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+    }
+    command = [sys.executable, "-m", "jupyter", "execute", "--inplace", "short.ipynb"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    cells = json.loads((tmp_path / "short.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert "".join(cells[-1]["outputs"][0]["text"]) == "digits\n"
+
+
+# ------------------------------------------------------------------ containers
+
+
+def test_the_dockerfile_copies_what_there_is():
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    copied = [name for line in re.findall(r"^COPY (.*)$", text, flags=re.M) for name in line.split()[1:-1]]
+    assert {"pyproject.toml", "tools", "vgg_course", "notebooks"} <= set(copied)
+    allowed = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    for name in copied:
+        assert (ROOT / name).exists() and f"!{name}" in allowed, name
+    files = re.findall(r"\btools/\w+\.py", text + (ROOT / "compose.yaml").read_text(encoding="utf-8"))
+    assert files and all((ROOT / name).exists() for name in files)
+    version = re.search(r"^FROM python:(3\.\d+)-slim$", text, flags=re.M)[1]
+    assert version in (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
+    assert re.search(r"^USER (?!root)", text, flags=re.M)
+
+
+def test_compose_opens_nothing_to_the_network():
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert len(ports) == 2 and all(port.startswith("127.0.0.1:") for port in ports)
+    assert services["lab"]["environment"]["JUPYTER_TOKEN"].startswith("${JUPYTER_TOKEN:?")  # none: it does not start
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="for Linux containers")
+def test_visdom_in_a_container_is_reached_from_outside_as_localhost():
+    from vgg_course.visdom_server import find_assets
+
+    if find_assets() is None:
+        pytest.skip("the files of visdom's page are not there")
+    inside, outside = free_port(), free_port()
+    env = {**os.environ, "VISDOM_PORT": str(inside), "VISDOM_PUBLISHED_PORT": str(outside)}
+    process = subprocess.Popen([sys.executable, str(ROOT / "tools" / "container_visdom.py")], cwd=ROOT, env=env)
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://localhost:{outside}/", timeout=5) as answer:
+                    assert b"visdom" in answer.read()
+                break
+            except OSError:
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.2)
+        foreign = urllib.request.Request(f"http://localhost:{outside}/", headers={"Host": "evil.example"})
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(foreign, timeout=5)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+
+@pytest.mark.parametrize("given", [[], ["--ip=0.0.0.0"], ["--ip", "0.0.0.0"]])
+def test_lab_takes_another_address(given, monkeypatch):
+    calls = []
+    monkeypatch.setattr(subprocess, "call", lambda command: calls.append(command) or 0)
+    monkeypatch.setattr(sys, "argv", ["lab.py", *given])
+    spec = importlib.util.spec_from_file_location("lab_script", ROOT / "tools" / "lab.py")
+    with pytest.raises(SystemExit):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    addresses = [word for word in calls[0] if word.startswith("--ip")]
+    assert len(addresses) == 1 and (given or "localhost" in calls[0])
