@@ -39,7 +39,7 @@ WRONG = {
         (lambda step, steps_per_epoch, epochs: (step + 1) / steps_per_epoch, "stay at 1"),
         (lambda step, steps_per_epoch, epochs: (step + 1) / (steps_per_epoch * epochs), "below 1 after"),
         (lambda step, steps_per_epoch, epochs: 1.0, "not near 0"),
-        (lambda step, steps_per_epoch, epochs: min(1.0, (1 + step // 9 * 9) / steps_per_epoch), "every step"),
+        (lambda step, steps_per_epoch, epochs: 1 if step + 1 >= steps_per_epoch else 1 / steps_per_epoch, "every step"),
         (lambda step, steps_per_epoch, epochs: None, "not a number"),
         (lambda step: step, "your function stops"),
     ],
