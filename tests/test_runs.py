@@ -14,6 +14,7 @@ from vgg_course.runs import RUNS, Run, load_record, load_trained, main, save_wei
 from vgg_course.training import QUICK
 
 FIELDS = {"dataset", "recipe", "seed", "seconds", "test_accuracy", "machine", "torch", "command", "history"}
+COMPARED = {"ablations": "variants", "eight_curves": "curves"}  # written by benchmarks/: where their runs are
 TINY = Run(replace(QUICK, epochs=1, batch_size=200), [4, "M", 8, "M"])
 
 
@@ -109,11 +110,30 @@ def test_names_that_are_not_there(tiny):
 @pytest.mark.parametrize("file", sorted(runs.CHECKOUT_RECORDS.glob("*.json")), ids=lambda f: f.stem)
 def test_every_record_is_complete(file):
     record = json.loads(file.read_text())
+    if file.stem in COMPARED:  # several runs in one file
+        assert record.keys() >= {"dataset", "recipe", "machine", "torch", "command", COMPARED[file.stem]}
+        assert f"data/runs/{file.name}" in record["command"]
+        return
     assert record.keys() >= FIELDS
     history = record["history"]
     assert len(history["train_loss"]) == record["recipe"]["epochs"]
     assert len(history["batch_loss"]) % len(history["train_loss"]) == 0
     assert file.name in ("README.md", f"{record['name']}.json") or record["name"] in file.name
+
+
+def test_the_comparisons_for_notebook_03():
+    """Each variant with each seed, to the end; eight curves, the healthy one between those that fail."""
+    record = load_record("ablations")
+    for variant in record["variants"].values():
+        assert len(variant) == len(record["seeds"]) == 3
+        for run in variant:
+            assert len(run["train_loss"]) == len(run["validation_loss"]) == record["recipe"]["epochs"]
+            assert 0.1 < run["test_accuracy"] < run["train_accuracy"] <= 1
+    record = load_record("eight_curves")
+    assert list(record["curves"]) == list("abcdefgh")
+    for curve in record["curves"].values():
+        steps = record["recipe"]["steps"]
+        assert len(curve["batch_loss"]) == steps == record["recipe"]["look_every"] * len(curve["validation_loss"])
 
 
 @pytest.mark.parametrize("file", sorted(runs.WEIGHTS.glob("*.pt")), ids=lambda f: f.stem)
