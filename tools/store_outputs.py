@@ -41,7 +41,7 @@ def store(file: Path) -> None:
 
 
 def stays_readable(output: dict) -> bool:
-    """Not so the sliders of ``interact``: without a kernel they are an error message, and the static picture is there."""
+    """Not so the sliders of ``interact``: without a kernel they are an error, and a static picture is there anyway."""
     return not str(output.get("data", {}).get("text/plain", "")).startswith("interactive(")
 
 
