@@ -55,6 +55,14 @@ def test_no_error_and_no_stderr(notebook):
             assert output["output_type"] != "error", text(cell["source"])
 
 
+def test_no_slider_without_a_kernel(notebook):
+    for cell in code(notebook):
+        for output in cell["outputs"]:
+            assert not text(output.get("data", {}).get("text/plain", "")).startswith("interactive("), text(
+                cell["source"]
+            )
+
+
 def test_no_path_of_a_machine(notebook):
     for cell in notebook["cells"]:
         shown = [text(cell["source"])]
