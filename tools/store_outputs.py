@@ -23,7 +23,7 @@ def store(file: Path) -> None:
         notebook,
         timeout=1800,
         record_timing=False,
-        store_widget_state=False,
+        store_widget_state=True,  # a picture inside a widget needs it; it goes with the metadata, below
         resources={"metadata": {"path": NOTEBOOKS}},
     )
     client.execute()
