@@ -1,6 +1,7 @@
 """The judges of the exercises. That they take the notebooks' own solutions for right, tests/e2e/test_lab.py proves."""
 
 import importlib
+import itertools
 import json
 import re
 from pathlib import Path
@@ -92,3 +93,29 @@ def test_a_failing_function_of_the_reader_is_a_hint():
 
 def test_a_fingerprint_forgives_spaces_and_capitals():
     assert fingerprint("3.3", " B ") == fingerprint("3.3", "b") != fingerprint("3.4", "b")
+
+
+def test_no_careful_list_sees_60_pixels_with_fewer_parameters_than_exercise_2_7_says(capsys):
+    small = 27_258
+    found = {}
+    for blocks in itertools.product([0, 1, 2, 3], repeat=5):  # so many layers before each pool, then a last one
+        entries = [v for count in blocks if count for v in [*[16] * count, "M"]]
+        for last in ([*entries, 128], [*entries, 128, "M"]):
+            side, step = 1, 1
+            for v in last:
+                side, step = (side + step, 2 * step) if v == "M" else (side + 2 * step, step)
+            if side >= 60 and last.count("M") <= 5:
+                channels = [v for v in last if v != "M"]
+                pairs = zip([3, *channels], channels, strict=False)
+                found[tuple(last)] = sum(9 * a * b + b for a, b in pairs) + 129 * 10
+    best = min(found, key=found.get)
+    assert found[best] == small
+    assert f"needs {small:,}; yours has 1.0 times that" in said(capsys, "2.7", best)
+
+
+@pytest.mark.parametrize(
+    ("answer", "remark"), [(["M"] * 5 + [128], "without a convolution"), ([1, "M"] * 4 + [128], "1 channels")]
+)
+def test_odd_lists_are_right_in_2_7_with_a_remark(answer, remark, capsys):
+    words = said(capsys, "2.7", answer)
+    assert words.startswith("2.7 ✓ Right.") and remark in words

@@ -1,6 +1,7 @@
 """What notebook 02 writes in view is what the package has: ``make_layers`` and ``VGG``, loaded out of its cells."""
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -124,3 +125,17 @@ def test_init_weights_is_obeyed(taught, monkeypatch, wanted):
     with torch.device("meta"):
         taught.VGG(nn.Sequential(), num_classes=2, init_weights=wanted)
     assert len(calls) == wanted
+
+
+def test_the_picture_of_the_batch_shows_the_true_shapes():
+    with torch.device("meta"):
+        x, model = torch.zeros(4, 3, 224, 224), vgg.VGG(vgg.make_layers(vgg.cfg["D"])).eval()
+        shapes = [x.shape]
+        for layer in [*model.features, nn.Flatten(), *model.classifier]:
+            x = layer(x)
+            if isinstance(layer, nn.MaxPool2d | nn.Flatten | nn.Linear):
+                shapes.append(x.shape)
+    picture = (NOTEBOOK.parent / "figures" / "batch_flow.svg").read_text(encoding="utf-8")
+    shown = " ".join(re.findall(r">([^<]+)</text>", picture))
+    for dimension in range(4):
+        assert " ".join(f"{shape[dimension]:,}" for shape in shapes if len(shape) > dimension) in shown
