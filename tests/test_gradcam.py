@@ -1,4 +1,4 @@
-"""What notebook 04 writes in view about images is right: Grad-CAM, occlusion, ECE, Wilson and FGSM, out of its cells."""
+"""What notebook 04 writes in view about images is right: Grad-CAM, occlusion, ECE, Wilson, FGSM, out of its cells."""
 
 import json
 from itertools import product
@@ -83,9 +83,9 @@ def test_grad_cam_against_hooks(taught, model, images):
     for layer in after_relu(model):
         caught = {}
 
-        def keep(module, inputs, output):
+        def keep(module, inputs, output, caught=caught):
             caught["maps"] = output.clone()  # what follows is not in place, but better safe
-            output.register_hook(lambda gradient: caught.update(gradient=gradient))  # noqa: B023
+            output.register_hook(lambda gradient: caught.update(gradient=gradient))
 
         handle = model.features[layer - 1].register_forward_hook(keep)
         model(images.clone().requires_grad_())[torch.arange(3), CLASSES].sum().backward()
