@@ -88,7 +88,9 @@ def ece_by_hand(answer):
     right = (share * gaps.abs()).sum().item()
     hints = {
         gaps.abs().mean().item(): "Both gaps count alike in yours. Weigh each by the images of its bin.",
-        (share * gaps).sum().item(): "A gap to one side and a gap to the other must not cancel: take each without sign.",
+        (share * gaps)
+        .sum()
+        .item(): "A gap to one side and a gap to the other must not cancel: take each without sign.",
         gaps.abs().sum().item(): "That is the sum of both gaps. Weigh each by its part of the images.",
         gaps.abs().max().item(): "That is the larger gap. The ECE is a mean over all images.",
         100 * right: "Give a part of 1, not per cent.",
