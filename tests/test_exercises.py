@@ -119,3 +119,15 @@ def test_no_careful_list_sees_60_pixels_with_fewer_parameters_than_exercise_2_7_
 def test_odd_lists_are_right_in_2_7_with_a_remark(answer, remark, capsys):
     words = said(capsys, "2.7", answer)
     assert words.startswith("2.7 ✓ Right.") and remark in words
+
+
+def test_the_leaderboard_keeps_each_try(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert "Place 1 of 1 on this machine with digits; the best is 80.0% in 100 s." in said(
+        capsys, "5.6", (0.8, 100), dataset="digits"
+    )
+    assert "Place 2 of 2" in said(capsys, "5.6", (0.7, 20), dataset="digits")
+    assert "Place 1 of 3" in said(capsys, "5.6", (0.8, 50), dataset="digits")
+    assert "Place 1 of 1" in said(capsys, "5.6", (0.5, 50), dataset="cifar10")
+    said(capsys, "5.6", (float("nan"), 50), dataset="cifar10")
+    assert len(json.loads((tmp_path / "runs" / "leaderboard.json").read_text())["cifar10"]) == 1

@@ -22,6 +22,5 @@ WRONG = {
         ((80, 100), "from 0 to 1"),
         ((0.1, 100), "guessing"),
         ((0.8,), "two numbers"),
-        ((float("nan"), 3), "two numbers"),
     ],
 }
