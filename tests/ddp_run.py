@@ -14,14 +14,6 @@ from vgg_course.data import load_dataset
 from vgg_course.training import Recipe, fit
 from vgg_course.vgg import VGG, make_layers
 
-torch.set_num_threads(1)
-folder, steps, killed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[4]) if "--kill" in sys.argv else None
-rank = int(os.environ.get("RANK", 0))
-data = load_dataset("digits", verbose=False)
-data = replace(data, train=data.train.subset(slice(0, 500)))  # 10 steps of 50 and 49, and so shares of 25 and 24
-torch.manual_seed(0)
-model = VGG(make_layers([8, "M", 16, "M"]), 10, input_size=32, hidden=())
-recipe = Recipe(epochs=2, batch_size=51, lr=0.05, precision="fp32", augmentation=True, device="cpu")
 seen = backwards = 0
 
 
@@ -30,21 +22,38 @@ def count(step: int, values: dict) -> None:
     seen += "loss" in values
 
 
-if killed == rank:
-    step_of = torch.Tensor.backward
+def die_after(steps: int) -> None:
+    """This process is gone, without a word, in the backward pass that follows so many."""
+    backward = torch.Tensor.backward
 
     def die_later(self, *arguments, **more):
         global backwards
         backwards += 1
         if backwards > steps:
             os.kill(os.getpid(), 9)
-        return step_of(self, *arguments, **more)
+        return backward(self, *arguments, **more)
 
     torch.Tensor.backward = die_later
 
-try:
-    history = fit(model, data, recipe, count, checkpoint=folder / "run.pt", checkpoint_minutes=0, progress=False)
-except ConnectionError as error:
-    sys.exit(f"SAID BY {rank}: {error}")
-if rank == 0:
-    torch.save({"model": model.state_dict(), "loss": history.batch_loss, "seen": seen}, folder / "result.pt")
+
+def main() -> None:
+    torch.set_num_threads(1)
+    folder, steps, killed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[4]) if "--kill" in sys.argv else None
+    rank = int(os.environ.get("RANK", 0))
+    data = load_dataset("digits", verbose=False)
+    data = replace(data, train=data.train.subset(slice(0, 500)))  # 10 steps, of 51 and 41: the shares differ in size
+    torch.manual_seed(0)
+    model = VGG(make_layers([8, "M", 16, "M"]), 10, input_size=32, hidden=())
+    recipe = Recipe(epochs=2, batch_size=51, lr=0.05, precision="fp32", augmentation=True, device="cpu")
+    if killed == rank:
+        die_after(steps)
+    try:
+        history = fit(model, data, recipe, count, checkpoint=folder / "run.pt", checkpoint_minutes=0, progress=False)
+    except ConnectionError as error:
+        sys.exit(f"SAID BY {rank}: {error}")
+    if rank == 0:
+        torch.save({"model": model.state_dict(), "loss": history.batch_loss, "seen": seen}, folder / "result.pt")
+
+
+if __name__ == "__main__":
+    main()

@@ -57,13 +57,6 @@ def test_a_killed_rank_ends_the_run_with_one_message_and_another_number_of_proce
     same(alone, torch.load(tmp_path / "result.pt", weights_only=True))
 
 
-def test_a_run_of_one_process_goes_on_with_two(alone, tmp_path):
-    run(tmp_path, 1, "--kill", "0", steps=7)
-    assert read(tmp_path / "run.pt")["step"] == 7
-    assert run(tmp_path, 2).returncode == 0
-    same(alone, torch.load(tmp_path / "result.pt", weights_only=True))
-
-
 def test_alone_a_team_changes_nothing():
     team, model, value = Team(torch.device("cpu")), torch.nn.Linear(2, 2), torch.tensor(3.0)
     images, labels = torch.zeros(5, 3, 4, 4), torch.zeros(5)
