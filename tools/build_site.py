@@ -56,7 +56,8 @@ def main() -> None:
 
 def write_source(source: Path) -> None:
     """All that Sphinx reads: ``index.md``, ``notebooks/*.ipynb``, ``reference/*.md`` and the pictures."""
-    shutil.copytree(ROOT / "notebooks" / "figures", source / "notebooks" / "figures")
+    pictures = ROOT / "notebooks" / "figures"
+    shutil.copytree(pictures, source / "notebooks" / "figures", ignore=shutil.ignore_patterns("*.md", "*.py"))
     (source / "reference").mkdir()
     shutil.copytree(
         ROOT / "docs", source / "docs", ignore=shutil.ignore_patterns("*.py", "*.css", "*.js", "__pycache__")
@@ -110,6 +111,7 @@ def links(text: str, folder: Path) -> str:
         kind = "tree" if file.is_dir() else "blob"
         return f"]({REPOSITORY}/{kind}/main/{file.relative_to(ROOT).as_posix()}"
 
+    text = re.sub(r"\]\(#([^)\s]+)\)", lambda match: f"](#{match[1].lower()})", text)  # Jupyter keeps the capitals
     return re.sub(r"\]\(([^)#:\s]+)", better, text)
 
 

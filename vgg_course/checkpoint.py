@@ -165,12 +165,12 @@ class Checkpoint:
         self.saved_at = time.monotonic()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for name, handler in self.handlers.items():
             signal.signal(name, handler if handler is not None else signal.SIG_DFL)
         if self.lock:
             self.lock.release()
-        if self.asked == signal.SIGTERM:
+        if self.asked == signal.SIGTERM and kind in (None, KeyboardInterrupt):  # an error is told first
             signal.raise_signal(signal.SIGTERM)
 
     def _ask(self, number: int, frame: object) -> None:
