@@ -5,7 +5,7 @@ RECIPE ?= quick
 DATASET ?= cifar10
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test coverage lint notebooks site train visdom class-kit bench clean
+.PHONY: help lab test lint notebooks site train visdom class-kit bench clean
 .PHONY: lab-environment test-environment site-environment
 
 help:  ## print this list
@@ -24,11 +24,8 @@ lab: lab-environment  ## open the notebooks in JupyterLab (makes .venv first)
 	@$(BIN)/python tools/lab.py
 
 test: test-environment lint  ## check everything: style, types, tests, all notebooks
-	$(BIN)/python -m pytest --doctest-modules
-	$(BIN)/python -m pytest --nbval notebooks/
-
-coverage: test-environment  ## run the tests of the package again and say which lines they reach
 	$(BIN)/python -m pytest --doctest-modules --cov=vgg_course --cov-report=term --cov-fail-under=95
+	$(BIN)/python -m pytest --nbval notebooks/
 
 lint: test-environment  ## check the style of the code, notebooks included, the spelling, and the types of the package
 	$(BIN)/ruff check .
