@@ -57,9 +57,10 @@ def measure(target: Target, data: Dataset) -> tuple[list[float], list[float], fl
     scores, seconds, rate = [], [], 0.0
     for seed in range(target.seeds):
         run = replace(RUNS[target.run], recipe=replace(RUNS[target.run].recipe, seed=seed))
+        split = run.split(data)
         started = time.perf_counter()
-        model = run.build(len(data.classes), data.train)
-        history = fit(model, data, run.recipe, progress=False)
+        model = run.build(len(split.classes), split.train)
+        history = fit(model, split, run.recipe, progress=False)
         logits = predict(model, data.test, precision=run.recipe.resolve_precision(), views=run.views)
         seconds.append(time.perf_counter() - started)
         scores.append(accuracy(logits, data.test.labels))

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from vgg_course.data import Dataset, Images, load_dataset
 from vgg_course.evaluation import predict
-from vgg_course.speed import Muon, augmented, orthogonal, patch_filters, smaller, views, whiten
+from vgg_course.speed import Muon, augmented, orthogonal, patch_filters, smaller, start_as_identity, views, whiten
 from vgg_course.training import Recipe, fit
 from vgg_course.vgg import VGG, make_layers
 
@@ -73,6 +73,24 @@ class TestWhitening:
             whiten(network((filters, "M", 8)), digits.train)
 
 
+class TestStartAsIdentity:
+    def test_channels_pass_and_the_rest_is_random(self):
+        model = network((4, "M", 10), patch=2)
+        first, random = model.features[0].weight.clone(), model.features[3].weight[4:].clone()
+        start_as_identity(model)
+        layer = model.features[3]
+        x = torch.randn(1, 4, 8, 8)
+        assert torch.allclose(layer(x)[:, :4], x + layer.bias[:4, None, None], atol=1e-6)
+        assert torch.equal(layer.weight[4:], random) and random.std() > 0
+        assert torch.equal(model.features[0].weight, first)
+
+    def test_fewer_channels_out_than_in(self):
+        model = network((8, 4))
+        start_as_identity(model)
+        x = torch.randn(1, 8, 6, 6)
+        assert torch.allclose(model.features[3](x) - model.features[3].bias[:, None, None], x[:, :4], atol=1e-6)
+
+
 class TestMuon:
     @pytest.mark.parametrize("shape", [(16, 144), (64, 32), (32, 32)])
     def test_singular_values_come_near_1(self, shape):
@@ -126,6 +144,15 @@ class TestMuon:
             by_hand = by_hand - 0.5 * orthogonal(gradient.view(4, 18) + 0.6 * velocity).view(4, 2, 3, 3)
         assert torch.allclose(filters, by_hand, atol=1e-5)
 
+    def test_biases_with_a_rate_of_their_own(self):
+        """Plain Nesterov steps with bias_lr, and no weight decay, which would be huge with such a rate."""
+        bias, other = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+        optimizer = Muon([bias, other], other_lr=0.1, momentum=0.5, weight_decay=0.2, biases=[bias], bias_lr=20.0)
+        bias.grad, other.grad = torch.full((3,), 0.01), torch.full((3,), 0.01)
+        optimizer.step()
+        assert torch.allclose(bias, torch.full((3,), 1 - 20 * 1.5 * 0.01))
+        assert torch.allclose(other, torch.full((3,), 1 - 0.1 * 1.5 * (0.01 + 0.2)))
+
     def test_frozen_and_unused_parameters_stay(self):
         frozen, unused = nn.Parameter(torch.ones(3), requires_grad=False), nn.Parameter(torch.ones(3))
         used = nn.Parameter(torch.ones(3))
@@ -148,6 +175,10 @@ class TestMuon:
             (0.2, True, 2),
             (0.02, False, 8),
         ]
+        model = network()
+        *_, norms = replace(MUON, bias_lr=9.0).make_optimizer(model).param_groups
+        assert (norms["lr"], norms["weight_decay"]) == (9.0, 0.0)
+        assert {id(p) for p in norms["params"]} == {id(model.features[i].bias) for i in (1, 5)}
         data = Dataset(digits.train.subset(slice(0, 400)), digits.validation, digits.test, "digits")
         history = fit(network(), data, replace(MUON, schedule="linear"), progress=False)
         assert history.batch_loss[-1] < history.batch_loss[0]
@@ -159,6 +190,8 @@ class TestMuon:
             ({"optimizer": "adam"}, "optimizer is 'adam'"),
             ({"other_lr": 0}, "other_lr is 0"),
             ({"optimizer": "sgd"}, "other_lr is 0.02"),
+            ({"bias_lr": -1}, "bias_lr is -1"),
+            ({"optimizer": "sgd", "other_lr": None, "bias_lr": 9.0}, "bias_lr is 9.0"),
             ({"small_part": 1.5}, "small_part is 1.5"),
             ({"augmentation": "mirror"}, "augmentation is 'mirror'"),
         ],
@@ -275,6 +308,12 @@ class TestLayers:
         assert names(batch_norm=True) == "CBRMCBRCBRMM"
         assert names(batch_norm=True, pool_first=True) == "CMBRCBRCMBRM"
         assert names(pool_first=True) == "CMRCRCMRM"
+
+    def test_gelu(self):
+        layers = make_layers((8, "M", 8), batch_norm=True, patch=2, gelu=True)
+        assert [type(m).__name__ for m in layers] == ["Conv2d", "GELU", "MaxPool2d", "Conv2d", "BatchNorm2d", "GELU"]
+        x = torch.tensor([-1.0, 0.0, 2.0])
+        assert torch.allclose(layers[1](x), x * torch.distributions.Normal(0, 1).cdf(x), atol=1e-6)
 
     def test_the_first_patch(self):
         layers = make_layers((8, 8), batch_norm=True, patch=3)

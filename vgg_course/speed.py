@@ -59,6 +59,18 @@ def whiten(model: nn.Module, split: Images, count: int = 500) -> None:
     first.requires_grad_(False)
 
 
+@torch.no_grad()
+def start_as_identity(model: nn.Module) -> None:
+    """Let the first filters of each convolution, but the first one, pass a channel on as it is; the rest stay random.
+
+    Such a filter (of those that are as many as the input has channels) is 1 in its middle for its own channel, and 0
+    elsewhere. What the first layer sees then reaches the last one from the first step on, however deep the network
+    is. Source: airbench94 (Jordan, 2024), after Zagoruyko and Komodakis, 2017, "DiracNets".
+    """
+    for layer in [m for m in model.modules() if isinstance(m, nn.Conv2d)][1:]:
+        nn.init.dirac_(layer.weight[: layer.in_channels])
+
+
 def orthogonal(matrix: torch.Tensor, steps: int = 3) -> torch.Tensor:
     """Bring all singular values of ``(rows, columns)`` near 1 and keep the directions: ``U S V^T`` to ``U V^T``.
 
@@ -82,10 +94,12 @@ class Muon(torch.optim.Optimizer):
     A gradient changes a few combinations of filters much and all others hardly at all; made orthogonal, the step
     changes all of them alike. Filters ``(out, in, kh, kw)`` are seen as matrices ``(out, in * kh * kw)``, and before
     the step they are scaled to a mean norm of 1 a filter, so that ``lr`` is the part of a filter that a step renews
-    (the batch norm behind them takes any scale away). All other parameters, biases and the last layer, take plain
-    steps with ``other_lr`` and ``weight_decay``. ``dtype`` is that of the orthogonalising: bfloat16 will do, in half
-    the time where the hardware has it. ``torch.optim.Muon`` (torch 2.9 on) is for 2-D parameters only.
-    Source: Jordan and others, 2024; for a small convolutional network: airbench94, its variant with Muon.
+    (the batch norm behind them takes any scale away). All other parameters, the last layer for one, take plain
+    steps with ``other_lr`` and ``weight_decay``. ``biases`` are some of the parameters that take plain steps with
+    ``bias_lr`` and without weight decay: the biases of batch norms, whose gradients are small. ``dtype`` is that of
+    the orthogonalising: bfloat16 will do, in half the time where the hardware has it. ``torch.optim.Muon`` (torch 2.9
+    on) is for 2-D parameters only. Source: Jordan and others, 2024; for a small convolutional network, and for the
+    large rate of the biases: airbench94, its variant with Muon.
     """
 
     def __init__(
@@ -96,6 +110,8 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.6,
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
+        biases: Iterable[nn.Parameter] = (),
+        bias_lr: float = 0.02,
     ) -> None:
         self.dtype = dtype
         parameters = list(parameters)
@@ -104,8 +120,14 @@ class Muon(torch.optim.Optimizer):
                 "Muon needs parameters to move, but there are none, or all are frozen (requires_grad=False)"
             )
         learning = [p for p in parameters if p.requires_grad]
-        filters, others = [p for p in learning if p.dim() == 4], [p for p in learning if p.dim() != 4]
-        groups = [{"params": filters, "lr": lr, "filters": True}, {"params": others, "lr": other_lr, "filters": False}]
+        apart = {id(p) for p in biases}
+        filters, alone = [p for p in learning if p.dim() == 4], [p for p in learning if id(p) in apart]
+        others = [p for p in learning if p.dim() != 4 and id(p) not in apart]
+        groups = [
+            {"params": filters, "lr": lr, "filters": True},
+            {"params": others, "lr": other_lr, "filters": False},
+            {"params": alone, "lr": bias_lr, "filters": False, "weight_decay": 0.0},
+        ]
         defaults = {"momentum": momentum, "weight_decay": weight_decay}
         super().__init__([group for group in groups if group["params"]], defaults)
 
