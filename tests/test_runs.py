@@ -66,6 +66,24 @@ def test_the_same_seed_builds_the_same_network():
     assert all(torch.equal(first[k], second[k]) for k in first)
 
 
+def test_identity_filters_when_asked_for():
+    plain, identity = TINY.build(), replace(TINY, identity=True).build()
+    x = torch.rand(1, 4, 6, 6)
+    second = [next(m for m in model.features[1:] if isinstance(m, torch.nn.Conv2d)) for model in (plain, identity)]
+    passed = [torch.allclose(layer(x)[:, :4], x + layer.bias[:4, None, None], atol=1e-6) for layer in second]
+    assert passed == [False, True]
+
+
+def test_a_settled_run_learns_from_validation_images_too():
+    data = load_dataset("digits", verbose=False)
+    split = replace(TINY, validation=7).split(data)
+    everything = len(data.train) + len(data.validation)
+    assert (len(split.validation), len(split.train)) == (7, everything - 7)
+    assert split.test is data.test
+    assert TINY.split(data) is data
+    assert replace(TINY, validation=100_000).split(data) is data
+
+
 def test_a_run_that_is_stopped_goes_on_with_the_same_command(tiny, monkeypatch, capsys):
     command, fit = ["tiny", "--dataset", "digits", "--weights", str(tiny / "tiny.pt")], runs.fit
 
