@@ -164,8 +164,19 @@ def test_shipped_weights(file):
         pytest.skip("CIFAR-10 is not in data/")
     test = load_dataset("cifar10", root, verbose=False).test
     record = load_record(file.stem)
-    score = accuracy(predict(model, test, views=record["views"]), test.labels)
+    score = accuracy(predict(model, test, precision=QUICK.resolve_precision(), views=record["views"]), test.labels)
     assert score == pytest.approx(record["test_accuracy"], abs=0.003)
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in runs.WEIGHTS.glob("*.pt")))
+def test_the_model_card_says_what_was_recorded(name):
+    rows = [line.split("|")[1:-1] for line in (runs.WEIGHTS / "README.md").read_text().splitlines() if "|" in line]
+    column = [cell.strip() for cell in rows[0]].index(f"`{name}.pt`")
+    card, record = " ".join(row[column] for row in rows), load_record(name)
+    views = {1: "one view", 2: "two views", 6: "six views"}[record["views"]]
+    assert f"{record['test_accuracy']:.2%}".replace("%", " %") in card and views in card
+    assert f"seed {record['seed']}" in card
+    assert f"{record['training_images']:,} of its training images" in (runs.WEIGHTS / "README.md").read_text()
 
 
 def test_shipped_weights_are_small():
