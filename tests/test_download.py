@@ -1,0 +1,189 @@
+"""CIFAR-10 as torchvision keeps it, and its download from servers on this machine that misbehave in every way."""
+
+import hashlib
+import io
+import os
+import pickle
+import shutil
+import socket
+import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torchvision.datasets import CIFAR10
+
+from vgg_course import sources
+from vgg_course.data import CIFAR10_CLASSES, load_dataset
+
+
+class TestTorchvisionFolder:
+    @pytest.fixture
+    def batches_py(self, tmp_path, monkeypatch, images_for_validation):
+        """torchvision's own format with 20 images a file, and the hashes that torchvision checks."""
+        folder = tmp_path / CIFAR10.base_folder
+        folder.mkdir()
+
+        def write(name: str, content: dict) -> list:
+            (folder / name).write_bytes(pickle.dumps(content))
+            return [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
+
+        rng = np.random.default_rng(0)
+        names = [[name for name, _ in files] for files in (CIFAR10.train_list, CIFAR10.test_list)]
+        lists = [
+            [
+                write(n, {"data": rng.integers(0, 256, (40, 3072), dtype=np.uint8), "labels": 4 * list(range(10))})
+                for n in ns
+            ]
+            for ns in names
+        ]
+        meta = write("batches.meta", {"label_names": list(CIFAR10_CLASSES)})
+        monkeypatch.setattr(CIFAR10, "train_list", lists[0])
+        monkeypatch.setattr(CIFAR10, "test_list", lists[1])
+        monkeypatch.setattr(CIFAR10, "meta", {"filename": meta[0], "key": "label_names", "md5": meta[1]})
+        images_for_validation(50)
+        return tmp_path
+
+    def test_it_is_read(self, batches_py):
+        dataset = load_dataset("cifar10", batches_py, verbose=False)
+        assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [150, 50, 40]
+        image, label = CIFAR10(batches_py, train=False)[7]
+        assert torch.equal(dataset.test.images[7], torch.from_numpy(np.array(image)).permute(2, 0, 1))
+        assert dataset.test.labels[7] == label
+
+    def test_a_wrong_hash_is_refused(self, batches_py):
+        file = batches_py / CIFAR10.base_folder / "data_batch_3"
+        file.write_bytes(file.read_bytes() + b"x")
+        with pytest.raises(OSError, match="cifar-10-batches-py is damaged: delete it"):
+            load_dataset("cifar10", batches_py)
+
+
+class TestDownload(TestTorchvisionFolder):
+    """The real way of torchvision's download, from a server on this machine that misbehaves first."""
+
+    test_it_is_read = test_a_wrong_hash_is_refused = None
+
+    @pytest.fixture
+    def server(self, batches_py, tmp_path_factory, monkeypatch):
+        good = tmp_path_factory.mktemp("archive") / CIFAR10.filename
+        with tarfile.open(good, "w:gz") as archive:
+            archive.add(batches_py / CIFAR10.base_folder, CIFAR10.base_folder)
+        monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(good.read_bytes()).hexdigest())
+        evil = io.BytesIO()
+        with tarfile.open(fileobj=evil, mode="w:gz") as archive:
+            for name in ("../outside", "/tmp/vgg_course_outside", f"{CIFAR10.base_folder}/../../outside"):
+                archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+        bodies = {"good": good.read_bytes(), "evil": evil.getvalue(), "html": b"<html>Log in first</html>"}
+
+        class Answer(BaseHTTPRequestHandler):
+            mode = "good"
+            bodies: ClassVar[dict] = {}
+
+            def do_GET(self):
+                body = (bodies | self.bodies)["good" if self.mode == "half" else self.mode]
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(body[: len(body) // 2] if self.mode == "half" else body)
+
+            do_HEAD = do_GET
+            log_message = staticmethod(lambda *_: None)
+
+        with HTTPServer(("127.0.0.1", 0), Answer) as running:
+            threading.Thread(target=running.serve_forever, daemon=True).start()
+            monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{running.server_port}/{CIFAR10.filename}")
+            yield Answer
+            running.shutdown()
+
+    @pytest.mark.parametrize("mode", ["half", "evil", "html"])
+    def test_a_bad_download_is_refused_and_the_next_one_heals_it(self, mode, server, tmp_path):
+        server.mode, root = mode, tmp_path / "inside" / "data"
+        with pytest.raises(ConnectionError) as error:
+            load_dataset("cifar10", root, verbose=False)
+        assert "\n" not in str(error.value) and "cannot be had" in str(error.value)
+        assert not (root / CIFAR10.base_folder).exists()
+        assert not list(tmp_path.rglob("outside")) and not os.path.exists("/tmp/vgg_course_outside")
+        server.mode = "good"
+        assert len(load_dataset("cifar10", root, verbose=False).test) == 40
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(
+        st.binary(max_size=200)
+        | st.lists(
+            st.tuples(
+                st.sampled_from(
+                    ["../outside", "/tmp/vgg_course_outside", "cifar-10-batches-py/data_batch_1", "a/../../b"]
+                ),
+                st.sampled_from([tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE]),
+            ),
+            max_size=4,
+        )
+    )
+    def test_archives_of_anything(self, server, tmp_path, content):
+        if not isinstance(content, bytes):
+            memory = io.BytesIO()
+            with tarfile.open(fileobj=memory, mode="w:gz") as archive:
+                for name, kind in content:
+                    member = tarfile.TarInfo(name)
+                    member.type, member.linkname = kind, "../../outside"
+                    archive.addfile(member, io.BytesIO())
+            content = memory.getvalue()
+        server.mode, server.bodies["any"], root = "any", content, tmp_path / "inside" / "data"
+        with pytest.raises(ConnectionError, match="cannot be had") as error:
+            load_dataset("cifar10", root, verbose=False)
+        assert "\n" not in str(error.value)
+        assert [path.name for path in root.rglob("*")] in ([], [CIFAR10.filename])
+        assert [path.name for path in root.parent.iterdir()] == ["data"]
+        assert not os.path.exists("/tmp/vgg_course_outside")
+
+    def test_a_full_disk_in_the_middle(self, server, tmp_path, monkeypatch):
+        def full(*_, **__):
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as small_disk:
+            small_disk.setattr(shutil, "copyfileobj", full)  # extracting
+            small_disk.setattr("torchvision.datasets.utils.extract_archive", full)
+            small_disk.setattr("torchvision.datasets.cifar.download_and_extract_archive", full)
+            with pytest.raises(OSError, match="the disk is full: CIFAR-10 needs 350 MB"):
+                load_dataset("cifar10", tmp_path / "data", verbose=False)
+        assert len(load_dataset("cifar10", tmp_path / "data", verbose=False).test) == 40
+
+    def test_a_server_that_says_nothing(self, tmp_path, monkeypatch):
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{silent.getsockname()[1]}/x")
+            timeout = sources._socket_timeout
+            monkeypatch.setattr(sources, "_socket_timeout", lambda seconds: timeout(0.2))
+            with pytest.raises(ConnectionError, match="timed out"):
+                load_dataset("cifar10", tmp_path)
+        assert socket.getdefaulttimeout() is None
+
+    def test_a_proxy_that_answers_html(self, tmp_path, monkeypatch):
+        class LogInFirst(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html")
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(b"<html>Log in first</html>")
+
+            do_HEAD = do_GET
+            log_message = staticmethod(lambda *_: None)
+
+        with HTTPServer(("127.0.0.1", 0), LogInFirst) as proxy:
+            threading.Thread(target=proxy.serve_forever, daemon=True).start()
+            monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{proxy.server_port}/x.tar.gz")
+            with pytest.raises(ConnectionError, match=r"cannot be had \(File not found or corrupted"):
+                load_dataset("cifar10", tmp_path, verbose=False)
+            proxy.shutdown()
+
+    def test_a_folder_that_may_not_be_written(self, tmp_path, monkeypatch):
+        (tmp_path / "file").touch()
+        monkeypatch.setattr(sources.urllib.request, "urlopen", lambda url: io.BytesIO())
+        with pytest.raises(OSError, match="cannot write to the data folder .*file/data"):
+            sources._download_cifar10(tmp_path / "file" / "data", verbose=False)
