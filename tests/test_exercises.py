@@ -1,4 +1,4 @@
-"""The judges of the exercises. That they take the notebooks' own solutions for right, tests/e2e/test_lab.py proves."""
+"""The judges of the exercises. That they take the notebooks' own solutions, too, tests/e2e/test_lab.py proves."""
 
 import importlib
 import itertools
@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from right_answers import RIGHT
 
 from vgg_course import exercises
 from vgg_course.exercises import EXERCISES, Wrong, attempt, check, compare, fingerprint, plain
@@ -32,6 +33,15 @@ def test_at_least_two_wrong_answers_each_with_a_hint_of_its_own(name, capsys):
         assert words.startswith(f"{name} ✗ Not yet. ") and part in words, words
         hints.append(words)
     assert len(set(hints)) == len(hints) >= 2
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_right_answers_are_told_why(name, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # for the leaderboard
+    assert RIGHT[name]
+    for answer, part, *given in RIGHT[name]:
+        words = said(capsys, name, answer, **(given[0] if given else {}))
+        assert words.startswith(f"{name} ✓ Right. ") and part in words, words
 
 
 @pytest.mark.parametrize("name", EXERCISES)
