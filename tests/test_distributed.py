@@ -1,12 +1,17 @@
 """Several processes, one training: real processes, started by torchrun, on the CPU with gloo."""
 
 import os
+import re
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import ddp_run
 import pytest
 import torch
+from torch import distributed, nn
 
 from vgg_course.checkpoint import read
 from vgg_course.distributed import Team
@@ -19,9 +24,12 @@ def run(folder: Path, processes: int, *more: str, steps: int = 99) -> subprocess
     folder.mkdir(exist_ok=True)
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     command = [*(start if processes > 1 else [sys.executable]), str(SCRIPT), str(folder), str(steps), *more]
+    return subprocess.run(command, env=environ(), capture_output=True, text=True, timeout=240)
+
+
+def environ(**more: str) -> dict[str, str]:
     unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COV")}  # much faster
-    environ = {**unmeasured, "PYTHONPATH": str(SCRIPT.parents[1]), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=240)
+    return {**unmeasured, "PYTHONPATH": str(SCRIPT.parents[1]), "OMP_NUM_THREADS": "1", **more}
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +64,93 @@ def test_a_killed_rank_ends_the_run_with_one_message_and_another_number_of_proce
     again = run(tmp_path, 1)
     assert again.returncode == 0 and "going on from" in again.stdout, again.stdout + again.stderr
     same(alone, torch.load(tmp_path / "result.pt", weights_only=True))
+
+
+@pytest.fixture
+def in_a_team(monkeypatch):
+    """``in_a_team(rank)`` makes this process one of two, and gives the environment of the other."""
+
+    def of(rank: int) -> dict[str, str]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+        for name, value in (common | {"RANK": str(rank)}).items():
+            monkeypatch.setenv(name, value)
+        return environ(**common, RANK=str(1 - rank))
+
+    threads = torch.get_num_threads()
+    yield of
+    torch.set_num_threads(threads)
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """Of a single process that was killed after seven steps."""
+    folder = tmp_path_factory.mktemp("killed")
+    run(folder, 1, "--kill", "0", steps=7)
+    return folder / "run.pt"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_from_inside_either_rank(rank, alone, checkpoint, tmp_path, monkeypatch, in_a_team):
+    """As above, but this process is one of the two: the first shows and keeps, the second takes over its state."""
+    shutil.copy(checkpoint, tmp_path)
+    command = [str(SCRIPT), str(tmp_path), "99"]
+    other = subprocess.Popen(
+        [sys.executable, *command], env=in_a_team(rank), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    monkeypatch.setattr(sys, "argv", command)
+    try:
+        ddp_run.main()
+        said = other.communicate(timeout=120)[0]
+    finally:
+        other.kill()
+        other.communicate()
+    assert other.returncode == 0, said
+    assert ("going on from" in said) == (rank == 1)  # where the first one speaks
+    assert not distributed.is_initialized()
+    same(alone, torch.load(tmp_path / "result.pt", weights_only=True))
+
+
+def test_each_process_takes_its_own_gpu(monkeypatch, in_a_team):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    in_a_team(1)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert Team(torch.device("cuda")).device == torch.device("cuda", 3) and chosen == [torch.device("cuda", 3)]
+
+
+def test_on_gpus_batch_norm_sees_the_whole_batch(monkeypatch, in_a_team):
+    """Put together on the CPU: only running it needs GPUs."""
+    monkeypatch.setattr("vgg_course.distributed.DistributedDataParallel", lambda model: model)
+    in_a_team(0)
+    team, norms = Team(torch.device("cpu")), []
+    for device in ("cpu", "cuda"):
+        team.device = torch.device(device)
+        norms.append(type(team.wrap(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))[1]))
+    assert norms == [nn.BatchNorm2d, nn.SyncBatchNorm]
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (RuntimeError("[../gloo/transport/tcp/pair.cc] Connection closed by peer [127.0.0.1]"), True),
+        (RuntimeError("NCCL error: remote process exited"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("a peer, but no lost one"), False),
+    ],
+)
+def test_only_a_lost_connection_is_called_one(error, lost, monkeypatch, in_a_team):
+    left = []
+    monkeypatch.setattr(distributed, "destroy_process_group", lambda: left.append(True))
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    in_a_team(0)
+    kind, words = (ConnectionError, "has lost the others") if lost else (type(error), re.escape(str(error)))
+    with pytest.raises(kind, match=words) as told, Team(torch.device("cpu")):
+        raise error
+    assert "\n" not in str(told.value) and left == ([] if lost else [True])
 
 
 def test_alone_a_team_changes_nothing():
