@@ -145,7 +145,7 @@ class LossTracker:
                 self._page = live_page.find(live_page.env_name(self.run))
                 self._changed |= self._windows()
                 self._notes.append(f"a visdom server has come: the plot is also at {self._page.url}")
-            if self._sent and not self._page.has(next(iter(self._sent))):
+            if self._sent and not self._page.has(f"{next(iter(self._sent))} {self._token}"):
                 self._changed |= self._sent  # the server was started anew, and empty
             if (
                 (self._changed & self._windows()) - self._sent - set(self._pictures)

@@ -1,0 +1,108 @@
+"""What the thread that draws sends, and when: seen from a page that keeps a list, and by a clock of the test's own."""
+
+import types
+from itertools import pairwise
+
+import pytest
+from matplotlib.figure import Figure
+
+from vgg_course import live_page, tracking
+from vgg_course.tracking import LossTracker
+
+
+class Page:
+    """In the place of a server's page: its windows, and what it was asked to do since ``news`` was last called."""
+
+    url = "http://localhost:1/env/list"
+
+    def __init__(self) -> None:
+        self.windows: set[str] = set()
+        self.asked: list[str] = []
+
+    def has(self, window: str) -> bool:
+        return window in self.windows
+
+    def show(self, window: str, message: dict) -> None:
+        self.windows.add(window)
+        self.asked.append(f"show {window.rpartition(' ')[0]}")
+
+    def close(self, window: str) -> None:
+        self.windows.discard(window)
+        self.asked.append(f"close {window.rpartition(' ')[0]}")
+
+    def news(self, tracker: LossTracker) -> list[str]:
+        """What a drawing now brings: in mode "log" the tracker's own thread sends nothing."""
+        tracker._absorb()
+        tracker._send()
+        asked, self.asked = self.asked, []
+        return asked
+
+
+@pytest.fixture
+def page():
+    return Page()
+
+
+@pytest.fixture
+def tracker(page):
+    tracker = LossTracker("list", mode="log")
+    tracker._page = page
+    return tracker
+
+
+def test_only_what_is_new_is_sent(page, tracker):
+    tracker(0, {"loss": 1.0, "learning_rate": 0.1})
+    assert page.news(tracker) == ["show loss", "show learning rate"]
+    assert page.news(tracker) == []
+    tracker(1, {"loss": 0.5})
+    assert page.news(tracker) == ["show loss"]
+    page.windows.clear()  # a server that was started anew
+    assert page.news(tracker) == ["show loss", "show learning rate"]
+    assert page.news(tracker) == []
+
+
+def test_pictures_stand_behind_plots_and_are_sent_once(page, tracker):
+    tracker.figure("a picture", Figure(figsize=(1, 1)))
+    assert page.news(tracker) == ["show a picture"]
+    tracker(0, {"loss": 1.0})
+    assert page.news(tracker) == ["close a picture", "show loss", "show a picture"]
+    tracker(1, {"loss": 0.5})
+    assert page.news(tracker) == ["show loss"]
+    assert page.news(tracker) == []
+
+
+def test_windows_of_the_run_before_are_closed_once(page, tracker):
+    for step in range(3):
+        tracker(step, {"loss": 1.0, "noise": 0.1})
+    assert page.news(tracker) == ["show loss", "show noise"]
+    tracker(0, {"loss": 9.0})  # it begins again, without the noise
+    assert page.news(tracker) == ["show loss", "close noise"]
+    assert tracker._sent == {"loss"}  # so the other one is not missed
+    assert page.news(tracker) == []
+
+
+def test_a_line_of_the_log_stands_there_when_its_epoch_ends(capsys):
+    tracker = LossTracker("now", mode="log")
+    capsys.readouterr()
+    tracker(9, {"loss": 0.5})
+    assert capsys.readouterr().out == ""
+    tracker(9, {"epoch": 1, "train_loss": 0.25})
+    assert capsys.readouterr().out == "now: epoch 1, train_loss 0.25\n"
+
+
+def test_a_server_that_is_not_there_is_looked_for_more_and_more_rarely(monkeypatch):
+    now, looked = 0.0, []
+
+    def nobody(env):
+        looked.append(now)
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr(tracking, "time", types.SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(live_page, "find", nobody)
+    tracker = LossTracker("patient", mode="log")
+    while now < 200:
+        tracker._send()
+        now += 0.25
+    pauses = [after - before for before, after in pairwise(looked)]
+    assert looked[0] == 2 and pauses[0] == 3
+    assert pauses == sorted(pauses) and pauses[-2:] == [30, 30]
