@@ -74,6 +74,8 @@ def test_each_exercise_is_in_its_notebook_and_the_other_way_round(stem):
 def test_an_unknown_exercise_is_named():
     with pytest.raises(ValueError, match=r"no exercise '1\.99'; there is 1\.1, 1\.2"):
         check("1.99", 3)
+    with pytest.raises(ValueError, match="no exercise '99.1'; there is 1.1, for instance"):
+        check("99.1", 3)
     with pytest.raises(ValueError, match="no exercise 'x'"):
         check("x", 3)
 

@@ -25,6 +25,13 @@ def average_of_three(cfg, batch_norm=False):
     )
 
 
+def without_norm(cfg, batch_norm=False):
+    layers, kinds = only_max(cfg), iter([v for v in cfg if isinstance(v, str)])
+    return nn.Sequential(
+        *(nn.AvgPool2d(2) if isinstance(layer, nn.MaxPool2d) and next(kinds) == "A" else layer for layer in layers)
+    )
+
+
 def as_in_the_paper(features, width, num_classes):
     return vgg.VGG(features, num_classes)
 
@@ -54,11 +61,13 @@ WRONG = {
         (only_average, "still be a max pool"),
         (average_of_three, "halve the side"),
         (lambda cfg, batch_norm: list(cfg), "an nn.Sequential"),
+        (without_norm, "batch_norm=True the layers are"),
     ],
     "2.6": [
         (as_in_the_paper, "still there"),
         (twice_too_wide, "starts at 8"),
         (always_ten, "(2, 5)"),
+        (lambda features, width, num_classes: width, "an nn.Module"),
         (lambda width: None, "TypeError"),
     ],
     "2.7": [

@@ -2,8 +2,11 @@
 
 import math
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 
 import torch
+from torch import nn
 
 from vgg_course.data import load_dataset
 from vgg_course.vgg import VGG, make_layers
@@ -12,6 +15,12 @@ from vgg_course.vgg import VGG, make_layers
 def build() -> VGG:
     torch.manual_seed(0)
     return VGG(make_layers([4, "M", 8, "M"], batch_norm=True), 10, global_pool=True, hidden=())
+
+
+def linear(*hidden: int) -> nn.Module:
+    """A network that learns well with 0.01 already; with hidden layers, large steps lead beyond all numbers."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), *(nn.Linear(i, o) for i, o in pairwise((3072, *hidden, 10))))
 
 
 DIGITS = load_dataset("digits", verbose=False)
@@ -60,5 +69,7 @@ WRONG = {
         (0.001, "three times", GIVEN),
         (3000.0, "a third", GIVEN),
         (0, "above 0", GIVEN),
+        (0.03, "with 0.01 at", GIVEN | {"build": linear}),
+        (1000.0, "ends at inf", GIVEN | {"build": partial(linear, 64, 64)}),
     ],
 }

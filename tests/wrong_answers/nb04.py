@@ -73,11 +73,14 @@ WRONG = {
         (([int(GOOD.nonzero()[0])], "they are small"), "is no mistake", GIVEN),
         ((MISTAKES[:1], "ears"), "three words", GIVEN),
         (MISTAKES[:3], "two things", GIVEN),
+        (("24, 58", "ears and small faces"), "whole numbers", GIVEN),
+        ((MISTAKES[:1] * 2, "ears and small faces"), "counts once and goes from 0 to 199", GIVEN),
     ],
     "4.9": [
         (nothing, "still right", ATTACK),
         (too_far, "more than ε", ATTACK),
         (no_picture, "below 0", ATTACK),
         (functional.relu, "stops", ATTACK),
+        (lambda ask, pixels, labels, epsilon: pixels[:1], "pixels of the shape (20, 3, 32, 32)", ATTACK),
     ],
 }

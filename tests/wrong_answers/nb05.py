@@ -16,6 +16,7 @@ WRONG = {
         (lambda part, factor: 1 - part + part * factor, "mean of speeds"),
         (lambda part, factor: part / 0, "ZeroDivisionError"),
         (lambda part, factor: "fast", "not a number"),
+        (lambda part, factor: factor, "you give 2, which is not it"),
     ],
     "5.6": [
         ((0.8, 200), "do not count"),
