@@ -34,10 +34,14 @@ def sealed(content: bytes) -> bytes:
     return MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
 
 
-def malicious() -> bytes:
+def saved(content: object) -> bytes:
     memory = io.BytesIO()
-    torch.save({"model": Malice()}, memory)
-    return sealed(memory.getvalue())
+    torch.save(content, memory)
+    return memory.getvalue()
+
+
+def malicious() -> bytes:
+    return sealed(saved({"model": Malice()}))
 
 
 @pytest.mark.parametrize(
@@ -54,6 +58,7 @@ def malicious() -> bytes:
         (lambda good: malicious(), "was not loaded"),
         (lambda good: sealed(pickle.dumps(Malice())), "was not loaded"),
         (lambda good: sealed(b"no archive at all"), "was not loaded"),
+        (lambda good: sealed(saved([1, 2])), "something else than the state of a training"),
     ],
     ids=[
         "empty",
@@ -67,6 +72,7 @@ def malicious() -> bytes:
         "malice",
         "malice 2",
         "noise",
+        "a list",
     ],
 )
 def test_damaged_files_are_refused_and_kept(damage, word, file, tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -102,6 +104,45 @@ def test_a_run_that_is_stopped_goes_on_with_the_same_command(tiny, monkeypatch, 
     assert "epoch 1, step 4" in capsys.readouterr().out
     assert sorted(path.name for path in tiny.iterdir()) == ["tiny.json", "tiny.pt"]
     assert len(load_record("tiny")["history"]["batch_loss"]) == 7 and load_record("tiny")["seconds"] > 0
+
+
+def test_a_first_layer_of_patches_is_whitened_for_the_training_images():
+    """Of the strongest direction comes variance 1; and the layer is not to learn."""
+    train = load_dataset("digits", verbose=False).train
+    model = RUNS["quick"].build(train=train)
+    first = model.features[0]
+    shown = first(train.normalize(train.images[:500]))[:, 0]
+    assert shown.square().mean().item() == pytest.approx(1, rel=0.05) and not first.weight.requires_grad
+    assert RUNS["quick"].build().features[0].weight.requires_grad
+
+
+def test_a_settled_recipe_learns_from_validation_images_too(tiny, monkeypatch):
+    monkeypatch.setitem(RUNS, "tiny", replace(TINY, validation=30))
+    assert runs.train("tiny", "digits")[1]["training_images"] == 1257 + 180 - 30
+    monkeypatch.setitem(RUNS, "tiny", replace(TINY, validation=5000))  # more than there are: all stay
+    assert runs.train("tiny", "digits")[1]["training_images"] == 1257
+
+
+def test_of_several_processes_the_first_alone_records(tiny, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "is_first", lambda: False)
+    main(["tiny", "--dataset", "digits", "--weights", str(tiny / "tiny.pt")])
+    assert capsys.readouterr().out == "" and not {"tiny.json", "tiny.pt"} & {path.name for path in tiny.iterdir()}
+
+
+def test_the_processor_has_a_name_on_every_system(monkeypatch, tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    monkeypatch.setattr(runs, "Path", lambda name: cpuinfo)  # which is not there yet
+    named = runs.platform.processor() or runs.platform.machine()
+    assert named and runs._processor() == named
+    cpuinfo.write_text("flags : fpu\nmodel name\t: A Fast One @ 2 GHz\n")
+    assert runs._processor() == "A Fast One @ 2 GHz"
+    cpuinfo.write_text("Hardware : of another kind\n")
+    assert runs._processor() == named
+
+
+def test_it_is_a_command():
+    done = subprocess.run([sys.executable, "-m", "vgg_course.runs", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "python -m vgg_course.runs" in done.stdout and "quick" in done.stdout
 
 
 def test_mistakes_on_the_command_line(tiny, capsys):

@@ -58,6 +58,11 @@ class TestWhitening:
         assert frozen == ["features.0.weight", "features.0.bias"]
         assert all(torch.equal(a, b) for a, b in zip(others, list(model.parameters())[2:], strict=True))
 
+    def test_a_layer_without_bias_will_do(self, digits):
+        layer = nn.Conv2d(3, 4, 2, bias=False)
+        whiten(layer, digits.train)
+        assert torch.equal(layer.weight[2:], -layer.weight[:2]) and not layer.weight.requires_grad
+
     def test_frozen_means_unchanged_by_training(self, digits):
         model = network(patch=3)
         whiten(model, digits.train)
@@ -319,6 +324,7 @@ class TestLayers:
         layers = make_layers((8, 8), batch_norm=True, patch=3)
         assert [type(m).__name__ for m in layers] == ["Conv2d", "ReLU", "Conv2d", "BatchNorm2d", "ReLU"]
         assert [layers[0].padding, layers[2].padding] == [(0, 0), (1, 1)]
+        assert layers[1].inplace and layers[4].inplace  # no second copy of the largest maps
         assert layers(torch.zeros(1, 3, 32, 32)).shape == (1, 8, 30, 30)
         assert make_layers((8, 8), patch=2)[0].kernel_size == (2, 2)
         with pytest.raises(ValueError, match="such as 2, not 0"):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,11 +134,20 @@ class TestFit:
         fit(model, small, PLAIN, progress=False)
         assert model.training is mode
 
-    def test_bfloat16_learns_too(self, small):
-        history = fit(network(dropout=0), small, replace(PLAIN, precision="bf16", epochs=1), progress=False)
-        exact = fit(network(dropout=0), small, replace(PLAIN, epochs=1), progress=False)
+    @pytest.mark.parametrize("precision", ["bf16", "fp16"])
+    def test_short_numbers_learn_too(self, small, precision):
+        """Steps as in fp32, so fp16's gradients, which are scaled up on their way, are scaled down again."""
+        models = network(dropout=0), network(dropout=0)
+        recipes = replace(PLAIN, precision=precision), PLAIN
+        history, exact = (
+            fit(model, small, recipe, progress=False) for model, recipe in zip(models, recipes, strict=True)
+        )
         assert history.batch_loss != exact.batch_loss
         assert history.batch_loss == pytest.approx(exact.batch_loss, abs=0.05)
+        start = network(dropout=0).state_dict()
+        for name, value in models[1].state_dict().items():
+            moved, wanted = models[0].state_dict()[name] - start[name], value - start[name]
+            assert (moved - wanted).norm() <= 0.1 * wanted.norm(), name
 
     def test_quick_learns_the_digits(self, digits):
         torch.manual_seed(0)
@@ -150,7 +160,21 @@ class TestFit:
         captured = capsys.readouterr()
         assert captured.out == ""
         assert "8/8" in captured.err
-        assert "validation accuracy" in captured.err
+        assert "loss=" in captured.err and "validation accuracy" in captured.err
+
+    def test_the_seconds_are_those_of_the_clock(self, small):
+        started = time.perf_counter()
+        history = fit(network(), small, PLAIN, progress=False)
+        assert min(history.seconds) > 0 and sum(history.seconds) < time.perf_counter() - started
+
+    @pytest.mark.parametrize("channels_last", [True, False])
+    def test_the_memory_order_is_that_of_the_recipe(self, small, channels_last):
+        model, seen = network(), []
+        model.register_forward_pre_hook(lambda module, x: seen.append(x[0]) if module.training else None)
+        fit(model, small, replace(PLAIN, epochs=1, channels_last=channels_last), progress=False)
+        for tensor in (*seen, model.features[3].weight):
+            assert tensor.is_contiguous(memory_format=torch.channels_last) is channels_last
+            assert tensor.is_contiguous() is not channels_last
 
 
 class TestTracker:
@@ -219,15 +243,31 @@ class TestEarlyEnd:
 
 def test_losses_are_read_in_groups_on_a_gpu(small, monkeypatch):
     """On a GPU no batch waits for its loss; what comes out is the same."""
-    expected = fit(network(), small, PLAIN, progress=False)
+    recipe = replace(PLAIN, batch_size=8)  # 25 batches an epoch
+    expected = fit(network(), small, recipe, progress=False)
+    steps, step = [], training._Learner.step
 
-    def as_on_a_gpu(self, loss, learning_rate, images):
-        self.unread.append((loss, learning_rate, images))
-        if len(self.unread) == 3:
-            self.read()
+    class OnGpu:
+        """The loss of a step; it notes after how many steps it is read."""
 
-    monkeypatch.setattr(training._Log, "batch", as_on_a_gpu)
-    assert fit(network(), small, PLAIN, progress=False).train_loss == expected.train_loss
+        device = torch.device("cuda")
+
+        def __init__(self, loss):
+            self.loss, self.made_in = loss, len(steps)
+            steps.append(None)
+
+        def item(self):
+            steps[self.made_in] = len(steps)
+            return self.loss.item()
+
+    def as_on_a_gpu(self, images, labels):
+        loss, learning_rate = step(self, images, labels)
+        return OnGpu(loss), learning_rate
+
+    monkeypatch.setattr(training._Learner, "step", as_on_a_gpu)
+    history = fit(network(), small, recipe, progress=False)
+    assert (history.train_loss, history.batch_loss) == (expected.train_loss, expected.batch_loss)
+    assert steps == 20 * [20] + 5 * [25] + 20 * [45] + 5 * [50]  # 20 at a time, and the rest when the epoch ends
 
 
 class TestTheMachine:

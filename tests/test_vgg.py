@@ -1,6 +1,7 @@
 """The network against torchvision's, against the lecture's print-outs, and against its own error messages."""
 
 import hashlib
+import inspect
 import re
 import threading
 from functools import partial
@@ -277,6 +278,35 @@ def test_the_urls_are_those_of_the_names():
     assert sorted(vgg.model_urls) == sorted(NAMES)
     for name, url in vgg.model_urls.items():
         assert url.startswith(f"https://download.pytorch.org/models/{name}-")
+
+
+def test_the_functions_take_what_torchvisions_take():
+    """A bar while the weights come, no weights without being asked, and further arguments for the network."""
+    for name in NAMES:
+        pretrained, progress, others = inspect.signature(getattr(vgg, name)).parameters.values()
+        assert (pretrained.name, pretrained.default) == ("pretrained", False)
+        assert (progress.name, progress.default) == ("progress", True) and others.kind is others.VAR_KEYWORD
+
+
+def test_features_of_ones_own():
+    """Convolutions without bias get their initial weights all the same; no convolution at all is fine, too."""
+    torch.manual_seed(0)
+    model = VGG(nn.Sequential(nn.Conv2d(3, 64, 3, bias=False)), num_classes=2, global_pool=True, hidden=())
+    assert model.features[0].weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.05)
+    assert model(torch.zeros(1, 3, 8, 8)).shape == (1, 2)
+    bare = VGG(nn.Sequential(nn.MaxPool2d(2)), num_classes=2, hidden=())
+    bare.classifier = nn.Linear(3 * 7 * 7, 2)
+    assert bare(torch.zeros(1, 3, 8, 8)).shape == (1, 2)
+    with pytest.raises(ValueError, match="1 pixels allow 0 halvings; this cfg has 1"):
+        bare(torch.zeros(1, 3, 1, 1))
+
+
+def test_under_autocast_bytes_are_still_refused():
+    model = VGG(make_layers([4, "M"]), num_classes=2, global_pool=True, hidden=())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model(torch.zeros(1, 3, 8, 8).bfloat16()).shape == (1, 2)  # layers convert what are no bytes
+        with pytest.raises(ValueError, match=r"torch.uint8.*Images.normalize"):
+            model(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
 
 
 def test_only_torch_is_imported():

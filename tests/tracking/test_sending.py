@@ -75,10 +75,26 @@ def test_windows_of_the_run_before_are_closed_once(page, tracker):
     for step in range(3):
         tracker(step, {"loss": 1.0, "noise": 0.1})
     assert page.news(tracker) == ["show loss", "show noise"]
+    tracker(3, {"loss": 1.0, "noise": 0.1})
     tracker(0, {"loss": 9.0})  # it begins again, without the noise
     assert page.news(tracker) == ["show loss", "close noise"]
     assert tracker._sent == {"loss"}  # so the other one is not missed
     assert page.news(tracker) == []
+
+
+def test_a_drawing_that_fails_ends_the_plot_and_not_the_training(page, tracker, monkeypatch, capsys):
+    def fail(window, message):
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(page, "show", fail)
+    tracker._mode = "visdom"  # its own thread sends
+    capsys.readouterr()
+    tracker(0, {"loss": 1.0})
+    tracker._thread.join(10)
+    tracker(1, {"loss": 0.5})
+    assert capsys.readouterr().out == "the plot of 'list' has stopped: RuntimeError('a mistake of ours')\n"
+    tracker(2, {"loss": 0.5})
+    assert capsys.readouterr().out == "" and tracker._curves["loss"].first == 0
 
 
 def test_a_line_of_the_log_stands_there_when_its_epoch_ends(capsys):
