@@ -148,6 +148,22 @@ def test_the_tracker_gets_the_whole_curve(file):
     assert [(step, values["epoch"]) for step, values in told if "epoch" in values] == [(9, 1), (19, 2), (29, 3)]
 
 
+def test_the_time_before_the_cut_counts(file):
+    """An epoch that was cut off in its middle has taken what both of its parts took, and no more."""
+
+    def slow_then_cut_off(step, values):
+        time.sleep(0.4 if step == 3 else 0)
+        if step == 5:
+            stop()
+
+    started = time.perf_counter()
+    for tracker in (slow_then_cut_off, None):
+        model, data = build()
+        history = fit(model, data, RECIPE, tracker, checkpoint=file, checkpoint_minutes=0, progress=False)
+    assert history.seconds[0] > 0.4 and sum(history.seconds) < time.perf_counter() - started
+    assert history.images_per_second[0] < 300 / 0.4
+
+
 def test_more_epochs(file, capsys):
     model, data = build()
     fit(model, data, RECIPE, checkpoint=file, progress=False)
@@ -175,6 +191,22 @@ def test_from_a_gpu_to_this_machine(file, capsys):
     model, data = build()
     assert len(fit(model, data, RECIPE, checkpoint=file, progress=False).train_loss) == 3
     assert "device was 'cuda' and is 'cpu': the numbers will differ a little" in capsys.readouterr().out
+
+
+def test_the_generators_of_gpus_are_kept_as_many_as_there_are(file, monkeypatch):
+    """Of two GPUs with a generator each, on a machine that has one. This one may have none: they are stand-ins."""
+    brought_back: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [torch.tensor([1]), torch.tensor([2])])
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", lambda states: brought_back.extend(map(int, states)))
+    for count, wanted in ((2, [1, 2]), (1, [1, 2, 1])):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        model, data = build()
+        fit(model, data, RECIPE, cut_off(14, stop), checkpoint=file, checkpoint_minutes=0, progress=False)
+        fit(model, data, RECIPE, cut_off(16, stop), checkpoint=file, checkpoint_minutes=0, progress=False)
+        assert brought_back == wanted
+        file.unlink()
+        previous(file).unlink()
 
 
 def test_its_size(file):
@@ -231,9 +263,10 @@ def test_the_second_rename_fails(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no folder that not even root may write to")
-def test_a_folder_that_cannot_be_written_to(capsys, whole):
+@pytest.mark.parametrize("name", ["/proc/a.pt", "/proc/new/a.pt"])  # or made
+def test_a_folder_that_cannot_be_written_to(name, capsys, whole):
     model, data = build()
-    history = fit(model, data, RECIPE, checkpoint="/proc/a.pt", progress=False)
+    history = fit(model, data, RECIPE, checkpoint=name, progress=False)
     assert digest(model, history) == whole
     assert "training goes on" in capsys.readouterr().out
 

@@ -102,7 +102,7 @@ class TestDownload(TestTorchvisionFolder):
             running.shutdown()
 
     @pytest.mark.parametrize("mode", ["half", "evil", "html"])
-    def test_a_bad_download_is_refused_and_the_next_one_heals_it(self, mode, server, tmp_path):
+    def test_a_bad_download_is_refused_and_the_next_one_heals_it(self, mode, server, tmp_path, capsys):
         server.mode, root = mode, tmp_path / "inside" / "data"
         with pytest.raises(ConnectionError) as error:
             load_dataset("cifar10", root, verbose=False)
@@ -110,7 +110,8 @@ class TestDownload(TestTorchvisionFolder):
         assert not (root / CIFAR10.base_folder).exists()
         assert not list(tmp_path.rglob("outside")) and not os.path.exists("/tmp/vgg_course_outside")
         server.mode = "good"
-        assert len(load_dataset("cifar10", root, verbose=False).test) == 40
+        assert len(load_dataset("cifar10", root).test) == 40
+        assert f"downloading CIFAR-10 (170 MB) to {root}: some minutes, once" in capsys.readouterr().out
 
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     @given(

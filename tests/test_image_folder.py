@@ -46,8 +46,9 @@ class TestImageFolder:
             position = 10 * split.images[:, 1, 0, 0].long() + split.labels
             assert torch.equal(position, position.sort()[0])
 
-    def test_the_cache_is_used_and_renewed(self, folder, monkeypatch):
-        first = load_dataset("cifar10", folder, verbose=False)
+    def test_the_cache_is_used_and_renewed(self, folder, monkeypatch, capsys):
+        first = load_dataset("cifar10", folder)
+        assert f"reading 610 images from {folder / 'cifar10'}, once" in capsys.readouterr().out
         decode = sources._decode
         monkeypatch.setattr(sources, "_decode", lambda path: pytest.fail("decoded again"))
         assert torch.equal(load_dataset("cifar10", folder, verbose=False).train.images, first.train.images)
@@ -111,6 +112,16 @@ class TestImageFolder:
         file = folder / "cifar10" / "train" / "cat" / "00003.png"
         file.chmod(stat.S_IWUSR)
         with pytest.raises(PermissionError, match="may not be read"):
+            load_dataset("cifar10", folder, verbose=False)
+
+    def test_a_system_that_refuses_an_image(self, folder, monkeypatch):
+        """As above, also where this user may read everything."""
+
+        def refuse(path):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(sources.Image, "open", refuse)
+        with pytest.raises(PermissionError, match=r"\.png may not be read: change its permissions"):
             load_dataset("cifar10", folder, verbose=False)
 
     def test_grey_images_become_coloured(self, folder):
