@@ -76,7 +76,10 @@ def test_images_and_figures(visdom):
     for title in ("first batch", "confusion matrix"):
         window = json.loads(visdom.ask("win_data", eid=tracker._page.env, win=f"{title} {tracker._token}"))
         assert window["title"] == title and window["content"]["src"].startswith("data:image/png;base64,")
-    LossTracker("pictures", mode="log").figure("nowhere", Figure())  # no page: nothing to do
+    nowhere = LossTracker("pictures", mode="log")  # no page: nothing to do
+    nowhere.figure("nowhere", Figure())
+    nowhere.images(torch.zeros(20, 3, 8, 8), torch.zeros(20).long())
+    assert not nowhere._pictures and nowhere._thread is None
 
 
 @needs_page

@@ -1,14 +1,17 @@
 """Our own server: where it listens, whom it answers, and the files of its page."""
 
 import os
+import signal
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import requests
-from servers import ROOT, needs_page, posix
+from servers import ROOT, WAIT, eventually, free_port, needs_page, posix
 
-from vgg_course import own_server, visdom_server
+from vgg_course import live_page, own_server, visdom_server
 from vgg_course.tracking import LossTracker
 
 psutil = pytest.importorskip("psutil")
@@ -37,6 +40,72 @@ def test_our_server_listens_on_the_loopback_address_only():
         tuple(c.laddr) for c in psutil.Process(own_server._own.process.pid).net_connections() if c.status == "LISTEN"
     }
     assert addresses == {("127.0.0.1", port)}
+
+
+@needs_page
+def test_a_server_that_does_not_start_says_why_and_leaves_nothing():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        unlucky = own_server.OwnServer("", False, port)
+        with pytest.raises(RuntimeError, match=f"port {port} of 127.0.0.1 is taken"):
+            unlucky.wait_until_ready()
+    late = own_server.OwnServer("", False)
+    with pytest.raises(RuntimeError, match="it was not ready in 0.1 s"):
+        late.wait_until_ready(0.1)
+    for server in (unlucky, late):
+        assert server.process.poll() is not None and not Path(server.folder).exists()
+
+
+@needs_page
+def test_a_killed_server_whose_port_is_taken_comes_back_at_another():
+    first = own_server.own()
+    first.process.kill()
+    first.process.wait()
+    with socket.create_server(("127.0.0.1", first.port)):
+        second = own_server.own()
+        assert second.port != first.port and own_server.own() is second
+        live_page.Page("http://localhost", second.port, "", "anything").check()
+
+
+@needs_page
+def test_a_fork_does_not_end_the_server_of_its_parent(monkeypatch):
+    server = own_server.own()
+    monkeypatch.setattr(server, "pid", os.getpid() + 1)  # as a fork sees it
+    server.stop()
+    assert server.process.poll() is None
+    assert own_server.own() is not server  # it starts one of its own
+    monkeypatch.undo()
+    server.stop()
+    assert server.process.poll() is not None
+
+
+@posix
+@needs_page
+def test_a_server_that_hangs_is_no_page_and_is_ended_all_the_same(impatient):
+    server = own_server.own()
+    server.process.send_signal(signal.SIGSTOP)
+    with pytest.raises(RuntimeError, match="no visdom server answers"):
+        live_page.own_page("vgg_course/hangs")
+    server.stop()
+    assert server.process.returncode == -signal.SIGKILL and not Path(server.folder).exists()
+
+
+@posix
+@needs_page
+def test_ctrl_c_ends_the_server_for_all_notebooks(tmp_path):
+    command = [sys.executable, "-m", "vgg_course.visdom_server", "--port", str(free_port())]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        eventually(lambda: "visdom is ready" in process.stdout.readline())
+        assert [path for path in tmp_path.iterdir() if path.name.startswith("vgg_course_visdom_")]
+        process.send_signal(signal.SIGINT)
+        assert "visdom has ended" in process.communicate(timeout=WAIT)[0] and process.returncode == 0
+        assert not list(tmp_path.iterdir())
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @needs_page
@@ -98,6 +167,9 @@ for package in sys.argv[sys.argv.index(folder) + 1:]:
             member = tarfile.TarInfo(f"package/{{name}}")
             member.size = len(name.encode())
             archive.addfile(member, io.BytesIO(name.encode()))
+        folder_of_licences = tarfile.TarInfo("package/LICENSES")
+        folder_of_licences.type = tarfile.DIRTYPE
+        archive.addfile(folder_of_licences)
 """
     (folder / "bin").mkdir()
     (folder / "bin" / "npm").write_text(code)
@@ -113,10 +185,31 @@ def test_the_pages_files_come_from_npm_where_visdoms_download_fails(empty_enviro
     assert static == visdom_server.assets_folder() / "static" and (static / "index.html").read_text() == "a page"
     for package, files in visdom_server.ASSETS.items():
         assert all((static / place).read_text() == name for name, place in files.items())
-        assert (static.parent / "licenses" / package.replace("@", "-") / "LICENSE").exists()
+        licences = static.parent / "licenses" / package.replace("@", "-")
+        assert [path.name for path in licences.iterdir()] == ["LICENSE"]  # and no folder
     assert not [path for path in empty_environment.rglob("*") if path.name in ("outside", "other.js")]
     assert [path.name for path in static.parents[1].iterdir()] == [static.parent.name]  # nothing half done
     assert "are there" in visdom_server.install_assets()
+
+
+def test_the_pages_files_come_by_visdoms_own_download_where_it_works(empty_environment, monkeypatch, capsys):
+    """A stand-in for the network: visdom's download, in its process, has put all files where it was told to."""
+
+    def download(command, **_):
+        assert "download_scripts" in command[2]
+        for files in visdom_server.ASSETS.values():
+            for place in files.values():
+                file = Path(command[3]) / "static" / place
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text("from a CDN")
+
+    monkeypatch.setattr(visdom_server.subprocess, "run", download)
+    monkeypatch.setattr(sys, "argv", ["visdom_server", "--assets"])
+    visdom_server.main()
+    assert "fetched by visdom's own download" in capsys.readouterr().out
+    static = visdom_server.find_assets()
+    assert static == visdom_server.assets_folder() / "static"
+    assert (static / "version.built").read_text() == visdom_server.VERSION
 
 
 @posix
@@ -132,6 +225,8 @@ def test_without_the_pages_files_the_reason_is_told(empty_environment, monkeypat
     with pytest.raises(RuntimeError, match="nor did npm: no such registry"):
         visdom_server.install_assets()
     assert visdom_server.find_assets() is None and not list(visdom_server.assets_folder().parent.iterdir())
+    with pytest.raises(RuntimeError, match=r"the files of visdom's page are missing \(python -m .* --assets\)"):
+        visdom_server.serve(free_port(), str(empty_environment))
     monkeypatch.setattr(sys, "argv", ["visdom_server", "--assets"])
     with pytest.raises(SystemExit):
         visdom_server.main()
