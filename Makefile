@@ -28,7 +28,7 @@ test: test-environment lint  ## check everything: style, types, tests, all noteb
 	OMP_NUM_THREADS=1 $(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) test-package test-notebooks
 
 test-package:
-	$(BIN)/python -m pytest --doctest-modules --ignore=tests/e2e --cov=vgg_course --cov-report=term --cov-fail-under=95
+	$(BIN)/python -m pytest --doctest-modules --ignore=tests/e2e --cov=vgg_course --cov-report=term --cov-fail-under=97
 
 test-notebooks:
 	$(BIN)/python -m pytest tests/e2e

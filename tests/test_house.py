@@ -68,3 +68,13 @@ def test_types_and_docstrings_are_checked():
     assert settings["mypy"]["strict"] and settings["mypy"]["packages"] == ["vgg_course"]
     assert "-m mypy" in makefile and (ROOT / "vgg_course" / "py.typed").exists()
     assert "pytest --doctest-modules" in makefile and "vgg_course" in settings["pytest"]["ini_options"]["testpaths"]
+
+
+def test_the_tests_reach_nearly_all_of_the_package():
+    """Branches count; measured by the tests of the package alone, without the browser's."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["coverage"]
+    (line,) = [line for line in (ROOT / "Makefile").read_text(encoding="utf-8").splitlines() if "--cov" in line]
+    assert settings["run"]["branch"] is True and "omit" not in settings["run"] and "report" not in settings
+    assert "--cov=vgg_course" in line and int(line.split("--cov-fail-under=")[1].split()[0]) >= 97
+    excused = [path for path in (ROOT / "vgg_course").rglob("*.py") if "pragma: no cover" in path.read_text("utf-8")]
+    assert excused == []
