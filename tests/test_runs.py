@@ -116,11 +116,10 @@ def test_a_first_layer_of_patches_is_whitened_for_the_training_images():
     assert RUNS["quick"].build().features[0].weight.requires_grad
 
 
-def test_a_settled_recipe_learns_from_validation_images_too(tiny, monkeypatch):
-    monkeypatch.setitem(RUNS, "tiny", replace(TINY, validation=30))
-    assert runs.train("tiny", "digits")[1]["training_images"] == 1257 + 180 - 30
-    monkeypatch.setitem(RUNS, "tiny", replace(TINY, validation=5000))  # more than there are: all stay
-    assert runs.train("tiny", "digits")[1]["training_images"] == 1257
+def test_the_record_counts_the_images_that_were_learned_from(tiny, monkeypatch):
+    for validation, count in ((30, 1257 + 180 - 30), (5000, 1257)):
+        monkeypatch.setitem(RUNS, "tiny", replace(TINY, validation=validation))
+        assert runs.train("tiny", "digits")[1]["training_images"] == count
 
 
 def test_of_several_processes_the_first_alone_records(tiny, monkeypatch, capsys):
