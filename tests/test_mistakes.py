@@ -225,7 +225,7 @@ CASES = {
     ],
     "runs": [
         (lambda: runs.load_record("fasst"), FileNotFoundError, "fasst.json; there are: "),
-        (lambda: runs.load_trained("bst"), FileNotFoundError, "bst.pt; there are: fast"),
+        (lambda: runs.load_trained("bst"), FileNotFoundError, "bst.pt; there are: best, fast"),
         (lambda: runs.train("quik"), ValueError, "choose one of"),
         (lambda: runs.train("quick", "digits", lerning_rate=3), ValueError, "lerning_rate"),
         (lambda: runs.train("quick", "imagenet"), ValueError, "'imagenet'"),
