@@ -95,7 +95,7 @@ def open_page(browser, url):
 def test_each_notebook_and_each_module_has_a_page(pages):
     modules = [file.stem for file in (ROOT / "vgg_course").glob("[!_]*.py")]
     wanted = [f"notebooks/{file.stem}.html" for file in NOTEBOOKS] + [f"reference/{name}.html" for name in modules]
-    assert set(wanted) | {"index.html", "search.html"} <= set(pages)
+    assert set(wanted) | {"index.html", "search.html", "GLOSSARY.html"} <= set(pages)
 
 
 def test_what_stands_for_a_widget(monkeypatch):
