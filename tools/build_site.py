@@ -102,6 +102,8 @@ def for_the_web(notebook: dict) -> None:
         else:
             cell["metadata"]["mystnb"] = {"image": {"alt": cell["metadata"].get("alt", "")}}
             cell["outputs"] = [widget_note(output) for output in cell["outputs"]]
+            if "interact(" in source:  # no notebook stores a widget
+                cell["outputs"].append(widget_note({"data": {WIDGET: {}}}))
 
 
 def links(text: str, folder: Path) -> str:
