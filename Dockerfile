@@ -12,6 +12,7 @@ COPY --chown=1000 tools tools
 COPY --chown=1000 data/runs data/runs
 COPY --chown=1000 vgg_course vgg_course
 RUN VGG_COURSE_TORCH=cpu python tools/environment.py lab && rm -rf /home/learner/.cache
+COPY --chown=1000 GLOSSARY.md ./
 COPY --chown=1000 notebooks notebooks
 
 EXPOSE 8888 8098

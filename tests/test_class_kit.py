@@ -18,7 +18,8 @@ def kit(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     for name in ("tools", "notebooks"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("runs", "data", ".ipynb_checkpoints"))
-    shutil.copy(ROOT / "LICENSE", folder)
+    for name in ("LICENSE", "GLOSSARY.md"):
+        shutil.copy(ROOT / name, folder)
     for name in ("data/cifar10/train/cat/1.png", "data/other/1.bin", "notebooks/runs/1.pt"):
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_bytes(b"1")
@@ -36,7 +37,14 @@ def kit(tmp_path_factory) -> Path:
 
 def test_what_is_in_it(kit):
     files = {path.relative_to(kit).as_posix() for path in kit.rglob("*") if path.is_file()}
-    assert {"INSTALL.txt", "install.py", "LICENSE", "tools/lab.py", "data/cifar10/train/cat/1.png"} <= files
+    assert {
+        "INSTALL.txt",
+        "install.py",
+        "LICENSE",
+        "GLOSSARY.md",
+        "tools/lab.py",
+        "data/cifar10/train/cat/1.png",
+    } <= files
     notebooks = {path.relative_to(ROOT).as_posix() for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert notebooks <= files and "notebooks/figures/conv_window.svg" in files
     assert not [name for name in files if name.startswith(("data/other", "notebooks/runs"))]

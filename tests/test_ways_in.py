@@ -159,3 +159,5 @@ def test_lab_takes_another_address(given, monkeypatch):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
     addresses = [word for word in calls[0] if word.startswith("--ip")]
     assert len(addresses) == 1 and (given or "localhost" in calls[0])
+    # It shows notebooks/, and the glossary beside it, to which their heads lead, is there too.
+    assert str(ROOT) in calls[0] and "--FileContentsManager.preferred_dir=notebooks" in calls[0]

@@ -1,7 +1,8 @@
 """Build the site: `python tools/build_site.py [FOLDER]`, by default into build/site. Open its index.html in a browser.
 
-The pages are the README, the notebooks with the outputs that they store (none is run), and the docstrings. Their
-sources are put together in FOLDER/source first, with the few changes that a page on the web needs; nothing is fetched.
+The pages are the README, the notebooks with the outputs that they store (none is run), the glossary, and the
+docstrings. Their sources are put together in FOLDER/source first, with the few changes that a page on the web needs;
+nothing is fetched.
 """
 
 import json
@@ -10,6 +11,7 @@ import shutil
 import sys
 import tomllib
 from pathlib import Path
+from urllib.parse import unquote
 
 from sphinx.cmd.build import build_main
 
@@ -24,6 +26,7 @@ INDEX = """
 :hidden:
 
 {notebooks}
+GLOSSARY
 ```
 
 ```{{toctree}}
@@ -76,8 +79,9 @@ def write_source(source: Path) -> None:
         modules="\n".join(f"reference/{name}" for name in modules),
         repository=REPOSITORY,
     )
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme, glossary = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "GLOSSARY.md"))
     (source / "index.md").write_text(links(readme, ROOT) + toctrees, encoding="utf-8")
+    (source / "GLOSSARY.md").write_text(links(glossary, ROOT), encoding="utf-8")
 
 
 def short_title(notebook: Path) -> str:
@@ -98,6 +102,8 @@ def for_the_web(notebook: dict) -> None:
         else:
             cell["metadata"]["mystnb"] = {"image": {"alt": cell["metadata"].get("alt", "")}}
             cell["outputs"] = [widget_note(output) for output in cell["outputs"]]
+            if "interact(" in source:  # no notebook stores a widget
+                cell["outputs"].append(widget_note({"data": {WIDGET: {}}}))
 
 
 def links(text: str, folder: Path) -> str:
@@ -105,13 +111,18 @@ def links(text: str, folder: Path) -> str:
 
     def better(match: re.Match) -> str:
         file = (folder / match[1]).resolve()
-        own = file.suffix == ".ipynb" or file.parent in (ROOT / "docs", ROOT / "notebooks" / "figures")
+        own = file.suffix == ".ipynb" or file == ROOT / "GLOSSARY.md"
+        own = own or file.parent in (ROOT / "docs", ROOT / "notebooks" / "figures")
         if own or not file.is_relative_to(ROOT) or not file.exists():
             return match[0]
         kind = "tree" if file.is_dir() else "blob"
         return f"]({REPOSITORY}/{kind}/main/{file.relative_to(ROOT).as_posix()}"
 
-    text = re.sub(r"\]\(#([^)\s]+)\)", lambda match: f"](#{match[1].lower()})", text)  # Jupyter keeps the capitals
+    def place(match: re.Match) -> str:  # Jupyter keeps capitals and signs in the name of a heading
+        name = re.sub(r"[^\w-]", "", unquote(match[2]).lower())
+        return f"]({match[1]}#{name})"
+
+    text = re.sub(r"\]\(((?:[^)#:\s]+\.ipynb)?)#([^)\s]+)\)", place, text)
     return re.sub(r"\]\(([^)#:\s]+)", better, text)
 
 

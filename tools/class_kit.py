@@ -54,7 +54,8 @@ def main() -> None:
             kit.writestr(f"{name}/INSTALL.txt", INSTALL.format(python=python, system=system, data=what))
             kit.write(INSTALLER, f"{name}/install.py")
             kit.write(ROOT / "tools" / "lab.py", f"{name}/tools/lab.py")
-            kit.write(ROOT / "LICENSE", f"{name}/LICENSE")
+            for text in ("LICENSE", "GLOSSARY.md"):
+                kit.write(ROOT / text, f"{name}/{text}")
             add_folder(kit, ROOT / "notebooks", f"{name}/notebooks")
             add_folder(kit, wheels, f"{name}/wheels")
             add_folder(kit, Path(sys.prefix) / "share" / "vgg_course", f"{name}/visdom_page")

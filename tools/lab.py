@@ -1,11 +1,12 @@
-"""Open JupyterLab in notebooks/, with the arguments that this machine needs. More arguments are passed on."""
+"""Open JupyterLab on notebooks/, with the arguments that this machine needs. More arguments are passed on."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-command = [sys.executable, "-m", "jupyterlab", str(Path(__file__).resolve().parent.parent / "notebooks")]
+root = Path(__file__).resolve().parent.parent  # not notebooks/ itself, for their heads lead to the glossary beside it
+command = [sys.executable, "-m", "jupyterlab", str(root), "--FileContentsManager.preferred_dir=notebooks"]
 if not any(argument.startswith("--ip") for argument in sys.argv):
     command += ["--ip", "localhost"]  # the live plots under the cells need the same host name as the page
 if hasattr(os, "geteuid") and os.geteuid() == 0:

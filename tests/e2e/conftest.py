@@ -52,7 +52,7 @@ def free_port() -> int:
 
 
 class Lab:
-    """A JupyterLab that serves a folder."""
+    """A JupyterLab that serves a folder of notebooks, and what lies beside it, as tools/lab.py does."""
 
     def __init__(self, folder: Path, home: Path, **environ: str) -> None:
         self.folder, self.port, self.token = folder, free_port(), "for-the-test"
@@ -65,6 +65,7 @@ class Lab:
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip", "localhost", "--port", str(self.port)]
         command += [f"--IdentityProvider.token={self.token}", "--ServerApp.port_retries=0", "--allow-root"]
+        command += [f"--FileContentsManager.preferred_dir={folder.name}"]
         settings = {
             "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
             "notebook-extension/tracker": {"windowingMode": "none"},  # all cells are in the page, seen or not
@@ -75,7 +76,7 @@ class Lab:
             file.write_text(json.dumps(values))
         env["JUPYTERLAB_SETTINGS_DIR"] = str(home / "settings")
         self.log = (home / "lab.log").open("w")
-        self.process = subprocess.Popen(command, cwd=folder, env=env, stdout=self.log, stderr=self.log)
+        self.process = subprocess.Popen(command, cwd=folder.parent, env=env, stdout=self.log, stderr=self.log)
         deadline = time.monotonic() + 90
         while True:
             with contextlib.suppress(OSError):
@@ -114,6 +115,7 @@ def lab(tmp_path_factory):
     """A JupyterLab on a copy of ``notebooks/``, with settings, data and runtime files of its own."""
     folder, home = tmp_path_factory.mktemp("lab") / "notebooks", tmp_path_factory.mktemp("home")
     shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    shutil.copy(ROOT / "GLOSSARY.md", folder.parent)
     for file in folder.glob("*.ipynb"):  # solved, and without the stored outputs
         notebook = json.loads(file.read_text(encoding="utf-8"))
         solve(notebook)
@@ -157,12 +159,14 @@ class Notebook:
         page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         # A workspace of its own: nothing is restored from the test before.
         workspace = f"{name.removesuffix('.ipynb')}-{time.monotonic_ns()}"
-        page.goto(f"http://localhost:{lab.port}/lab/workspaces/{workspace}/tree/{name}?token={lab.token}")
+        page.goto(
+            f"http://localhost:{lab.port}/lab/workspaces/{workspace}/tree/{lab.folder.name}/{name}?token={lab.token}"
+        )
         page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
 
     def run_all(self) -> None:
         deadline = time.monotonic() + 90
-        while not any(s["path"] == self.name for s in self.lab.ask("sessions")):
+        while not any(s["path"] == f"{self.lab.folder.name}/{self.name}" for s in self.lab.ask("sessions")):
             accept = self.page.locator(".jp-Dialog .jp-mod-accept")  # "Select kernel", in a notebook that names none
             if accept.count():
                 accept.first.click()

@@ -1,9 +1,11 @@
 """Every notebook in JupyterLab, as a learner meets it: run all cells, on the digits, in a browser.
 
-The exercises are solved with the solutions folded below them, and ``check`` has to take each for right.
+The exercises are solved with the solutions folded below them, and ``check`` has to take each for right. Then, in the
+same run, each control of each widget is moved, and the words of the head lead to the glossary.
 """
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,13 @@ import pytest
 NOTEBOOKS = sorted(path.name for path in (Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 # Lab's own console, offline: its extension manager and news ask the network; it measures cells before they are there.
 NOT_OURS = ("favicon", "ResizeObserver", "net::ERR_", "/lab/api/", "/lsp/", "extension", "Failed to load resource")
+INTERACTIVE = ("01", "02", "04")
+# What a widget shows: its picture, and what it says in red.
+SHOWN = """(widget) => ({
+    picture: widget.querySelector("img")?.src,
+    trouble: [...widget.querySelectorAll("[data-mime-type$='jupyter.error'], [data-mime-type$='jupyter.stderr']")]
+        .map((output) => output.innerText).join("\\n"),
+})"""
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -19,7 +28,8 @@ def test_run_all(name, open_notebook, screenshots):
     opened.run_all()
     opened.wait_until_done(600)
     opened.page.screenshot(path=screenshots / f"{Path(name).stem}.png")
-    for cell in opened.saved()["cells"]:
+    cells = opened.saved()["cells"]
+    for cell in cells:
         source, outputs = "".join(cell["source"]), cell.get("outputs", [])
         if cell["cell_type"] == "code" and source.strip():
             errors = [output for output in outputs if output["output_type"] == "error"]
@@ -30,5 +40,50 @@ def test_run_all(name, open_notebook, screenshots):
                 assert f"{exercise[1]} ✓ Right." in shown, f"{source}\n{shown}"
     for frame in opened.page.frames[1:]:  # none is blank
         assert frame.evaluate("document.body.innerText.trim().length + document.querySelectorAll('svg, img').length")
+    widgets = opened.page.locator(".widget-interact")
+    interactive = [c for c in cells if c["cell_type"] == "code" and "interact(" in "".join(c["source"])]
+    assert widgets.count() == len(interactive) >= (name[:2] in INTERACTIVE)
+    for number in range(widgets.count()):
+        assert move_all_controls(widgets.nth(number)) >= 2
+        opened.page.screenshot(path=screenshots / f"{Path(name).stem} widget {number + 1}.png")
+    if name == NOTEBOOKS[0]:
+        to_the_glossary_and_back(opened.page)
+        opened.page.screenshot(path=screenshots / "from the glossary.png")
     errors = [error for error in opened.errors if not any(word in error for word in NOT_OURS)]
     assert not errors, errors
+
+
+def move_all_controls(widget) -> int:
+    """Move each slider, choose another entry of each list, click each box. Each time the picture below changes."""
+    widget.scroll_into_view_if_needed()
+    controls = widget.locator(".noUi-handle, select, input[type=checkbox]")
+    for number in range(controls.count()):
+        control, before = controls.nth(number), widget.evaluate(SHOWN)
+        assert before["picture"] and not before["trouble"], before["trouble"]
+        kind = control.evaluate("(element) => element.tagName")
+        if kind == "SELECT":
+            entries, chosen = control.evaluate("(list) => [list.length, list.selectedIndex]")
+            control.select_option(index=(chosen + 1) % entries)
+        elif kind == "INPUT":
+            control.click()
+        else:
+            control.press("ArrowRight")
+        deadline = time.monotonic() + 30
+        while (shown := widget.evaluate(SHOWN)) == before or not (shown["picture"] or shown["trouble"]):
+            assert time.monotonic() < deadline, f"control {number + 1} changes nothing: {widget.inner_text()}"
+            widget.page.wait_for_timeout(100)
+        assert not shown["trouble"], shown["trouble"]
+    return controls.count()
+
+
+def to_the_glossary_and_back(page) -> None:
+    page.locator(".jp-Notebook a", has_text="glossary").first.click()
+    glossary = page.locator(".jp-MarkdownViewer")
+    glossary.get_by_role("heading", name="Glossary").wait_for()
+    assert not page.locator(".jp-NotebookPanel").is_visible()
+    glossary.get_by_role("link", name="01, section 7").first.click()
+    page.locator(".jp-NotebookPanel").wait_for()
+    heading = page.locator(".jp-Notebook h2", has_text="7. With which weights")
+    page.wait_for_function(
+        "(heading) => heading.getBoundingClientRect().top < innerHeight", arg=heading.element_handle()
+    )

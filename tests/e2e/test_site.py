@@ -95,7 +95,7 @@ def open_page(browser, url):
 def test_each_notebook_and_each_module_has_a_page(pages):
     modules = [file.stem for file in (ROOT / "vgg_course").glob("[!_]*.py")]
     wanted = [f"notebooks/{file.stem}.html" for file in NOTEBOOKS] + [f"reference/{name}.html" for name in modules]
-    assert set(wanted) | {"index.html", "search.html"} <= set(pages)
+    assert set(wanted) | {"index.html", "search.html", "GLOSSARY.html"} <= set(pages)
 
 
 def test_what_stands_for_a_widget(monkeypatch):
@@ -123,6 +123,8 @@ def test_a_page_shows_what_the_notebook_stores(folder, file):
     assert f"colab.research.google.com/github/vgg-course/vgg-course/blob/main/notebooks/{file.name}" in text
     assert "colab-badge" not in text
     assert "jupyter.widget-view" not in text
+    sliders = sum("interact(" in "".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    assert text.count("you move sliders here") == sliders
 
 
 def test_links_lead_to_pages_and_to_places_on_them(folder, pages):
