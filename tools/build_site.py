@@ -1,8 +1,8 @@
 """Build the site: `python tools/build_site.py [FOLDER]`, by default into build/site. Open its index.html in a browser.
 
-The pages are the README, the notebooks with the outputs that they store (none is run), the glossary, and the
-docstrings. Their sources are put together in FOLDER/source first, with the few changes that a page on the web needs;
-nothing is fetched.
+The pages are the README, the notebooks with the outputs that they store (none is run), the glossary, the docstrings,
+and the texts for teachers and contributors. Their sources are put together in FOLDER/source first, with the few changes
+that a page on the web needs; nothing is fetched.
 """
 
 import json
@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 # The modules in the order in which a reader wants them; those that are not named here follow.
 FIRST = ["vgg", "data", "training", "recipes", "checkpoint", "speed", "evaluation", "plots", "tracking", "runs"]
+# Texts that are pages too; each keeps its place, so that links between them stay as they are.
+TEXTS = [ROOT / "GLOSSARY.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "in_class.md"]
 WIDGET = "application/vnd.jupyter.widget-view+json"
 INDEX = """
 ```{{toctree}}
@@ -30,11 +32,19 @@ GLOSSARY
 ```
 
 ```{{toctree}}
+:caption: About the course
+:hidden:
+
+In class <docs/in_class>
+Contributing <CONTRIBUTING>
+The code on GitHub <{repository}>
+```
+
+```{{toctree}}
 :caption: Reference
 :hidden:
 
 {modules}
-The code on GitHub <{repository}>
 ```
 """
 MODULE = """# `{name}`
@@ -79,9 +89,11 @@ def write_source(source: Path) -> None:
         modules="\n".join(f"reference/{name}" for name in modules),
         repository=REPOSITORY,
     )
-    readme, glossary = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "GLOSSARY.md"))
+    for file in TEXTS:
+        text = links(file.read_text(encoding="utf-8"), file.parent)
+        (source / file.relative_to(ROOT)).write_text(text, encoding="utf-8")
+    readme = buttons((ROOT / "README.md").read_text(encoding="utf-8"))
     (source / "index.md").write_text(links(readme, ROOT) + toctrees, encoding="utf-8")
-    (source / "GLOSSARY.md").write_text(links(glossary, ROOT), encoding="utf-8")
 
 
 def short_title(notebook: Path) -> str:
@@ -96,9 +108,7 @@ def for_the_web(notebook: dict) -> None:
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            # The badge is a picture on another host: a link that looks like a button does the same.
-            source = re.sub(r"\[!\[([^\]]*)\]\([^)]*colab-badge.svg\)\]\(([^)]*)\)", r"[\1](\2){.button}", source)
-            cell["source"] = links(source, ROOT / "notebooks")
+            cell["source"] = links(buttons(source), ROOT / "notebooks")
         else:
             cell["metadata"]["mystnb"] = {"image": {"alt": cell["metadata"].get("alt", "")}}
             cell["outputs"] = [widget_note(output) for output in cell["outputs"]]
@@ -106,13 +116,20 @@ def for_the_web(notebook: dict) -> None:
                 cell["outputs"].append(widget_note({"data": {WIDGET: {}}}))
 
 
+def buttons(text: str) -> str:
+    """Colab's badge is a picture on another host: a link that looks like a button does the same."""
+    return re.sub(r"\[!\[([^\]]*)\]\([^)]*colab-badge.svg\)\]\(([^)]*)\)", r"[\1](\2){.button}", text)
+
+
 def links(text: str, folder: Path) -> str:
     """Links of a file in ``folder`` to files that have no page here lead to the repository."""
 
     def better(match: re.Match) -> str:
         file = (folder / match[1]).resolve()
-        own = file.suffix == ".ipynb" or file == ROOT / "GLOSSARY.md"
-        own = own or file.parent in (ROOT / "docs", ROOT / "notebooks" / "figures")
+        if file == ROOT / "README.md":
+            return match[0].replace("README.md", "index.md")
+        pictures = file.parent in (ROOT / "docs", ROOT / "notebooks" / "figures")
+        own = file.suffix == ".ipynb" or file in TEXTS or pictures
         if own or not file.is_relative_to(ROOT) or not file.exists():
             return match[0]
         kind = "tree" if file.is_dir() else "blob"

@@ -23,16 +23,22 @@ FLAGS = [
 ]
 
 
+def browser_options() -> dict | None:
+    """How to start the system's own Chromium, if it has one."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    return {"executable_path": path, "args": [*FLAGS, *sandbox]} if path else None
+
+
 @pytest.fixture(scope="session")
 def browser():
     """Headless Chromium, the one that the system has."""
     playwright_api = pytest.importorskip("playwright.sync_api")
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
+    options = browser_options()
+    if options is None:
         pytest.skip("no Chromium on this machine")
-    sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     with playwright_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=[*FLAGS, *sandbox])
+        browser = playwright.chromium.launch(**options)
         yield browser
         browser.close()
 

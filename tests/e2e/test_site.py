@@ -95,7 +95,17 @@ def open_page(browser, url):
 def test_each_notebook_and_each_module_has_a_page(pages):
     modules = [file.stem for file in (ROOT / "vgg_course").glob("[!_]*.py")]
     wanted = [f"notebooks/{file.stem}.html" for file in NOTEBOOKS] + [f"reference/{name}.html" for name in modules]
-    assert set(wanted) | {"index.html", "search.html", "GLOSSARY.html"} <= set(pages)
+    wanted += ["docs/in_class.html", "CONTRIBUTING.html", "GLOSSARY.html", "index.html", "search.html"]
+    assert set(wanted) <= set(pages)
+
+
+def test_the_front_page(folder):
+    """The film of the README, its buttons without a picture of another host, and the way to the texts."""
+    text = (folder / "index.html").read_text(encoding="utf-8")
+    assert re.search(r'<img alt="[^"]{80,}" src="_images/live_plot.gif"', text)
+    assert text.count("colab.research.google.com") == len(NOTEBOOKS) and "colab-badge" not in text
+    assert 'href="docs/in_class.html"' in text and 'href="CONTRIBUTING.html#set-up"' in text
+    assert 'href="../index.html#setting-up"' in (folder / "docs" / "in_class.html").read_text(encoding="utf-8")
 
 
 def test_what_stands_for_a_widget(monkeypatch):
