@@ -92,6 +92,31 @@ def test_jupyter_execute_runs_the_beginning_of_a_notebook(tmp_path):
     assert "".join(cells[-1]["outputs"][0]["text"]) == "digits\n"
 
 
+def test_notebook_03_takes_parameters(tmp_path):
+    """As papermill hands them over: in a cell of its own, behind the one that has the tag ``parameters``."""
+    notebook = json.loads((ROOT / "notebooks" / "03_train_cifar10.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+    def cell_with(words: str) -> dict:
+        return next(cell for cell in cells if words in "".join(cell["source"]))
+
+    needed = ("data = load_dataset(", "first = data.", "tracker = LossTracker(", "fit(model, data, recipe, tracker)")
+    (defaults,) = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    code = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+    given = {**code, "id": "given", "source": 'DATASET = "digits"\nEPOCHS = 2'}
+    seen = {**code, "id": "seen", "source": "print(data.name, len(history.seconds))"}
+    notebook["cells"] = [cells[0], defaults, given, *map(cell_with, needed), seen]
+    (tmp_path / "short.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    # The parameter wins over the environment, which asks here for what is not there.
+    env = {**os.environ, "VGG_COURSE_DATASET": "cifar10", "VGG_COURSE_PLOT": "off", "PYTHONPATH": str(ROOT)}
+    env["IPYTHONDIR"] = str(tmp_path / "ipython")
+    command = [sys.executable, "-m", "jupyter", "execute", "--inplace", "short.ipynb"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    cells = json.loads((tmp_path / "short.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert "".join(cells[-1]["outputs"][0]["text"]) == "digits 2\n"
+
+
 # ------------------------------------------------------------------ containers
 
 
