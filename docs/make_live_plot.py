@@ -91,11 +91,11 @@ def watch(page) -> list[Image.Image]:
 
 
 def save(shots: list[Image.Image], file: Path) -> None:
-    """One palette for all frames, so that only what moves is stored again."""
+    """One palette for all frames, so that only what moves is stored again; it keeps rare colours, such as a dot's."""
     both = Image.new("RGB", (shots[0].width, 2 * shots[0].height))
     both.paste(shots[len(shots) // 2], (0, 0))
     both.paste(shots[-1], (0, shots[0].height))
-    palette = both.quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    palette = both.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     frames = [shot.quantize(palette=palette, dither=Image.Dither.NONE) for shot in shots]
     durations = [FRAME] * (len(frames) - 1) + [LAST]
     frames[0].save(file, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False)
