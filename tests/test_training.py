@@ -187,6 +187,12 @@ class TestTracker:
         assert [(step, values["epoch"]) for step, values in epochs] == [(3, 1), (7, 2)]
         assert epochs[1][1]["validation_accuracy"] == history.validation_accuracy[1]
 
+    def test_on_the_cpu_it_is_told_before_the_next_step_begins(self, small):
+        model, begun, told = network(), [], []
+        model.register_forward_pre_hook(lambda module, _: begun.append(1) if module.training else None)
+        fit(model, small, PLAIN, lambda step, values: told.append((step, len(begun))), progress=False)
+        assert told == [(step, step + 1) for step in (0, 1, 2, 3, 3, 4, 5, 6, 7, 7)]  # after 3 and 7 an epoch as well
+
     def test_one_that_fails_is_dropped(self, small):
         calls = []
 

@@ -121,6 +121,12 @@ def test_initial_weights():
     assert torch.equal(norm.weight, torch.ones(128))
 
 
+def test_without_initial_weights_those_of_torch_stay():
+    """Quicker for a network that gets other weights at once. torch's biases are random, the paper's 0."""
+    zero = [not VGG(make_layers([8]), 4, wanted, global_pool=True).classifier[0].bias.any() for wanted in (True, False)]
+    assert zero == [True, False]
+
+
 def test_head_for_small_images():
     with torch.device("meta"):
         model = VGG(make_layers(cfg["cifar10"]), num_classes=10, input_size=32)
