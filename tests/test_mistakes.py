@@ -77,6 +77,8 @@ CASES = {
     "VGG": [
         (lambda: VGG(None), TypeError, "make_layers(cfg)"),
         (lambda: VGG(cfg["A"]), TypeError, "make_layers(cfg)"),
+        (lambda: VGG(torch.nn.Identity(), global_pool=True), ValueError, "no convolution"),
+        (lambda: VGG(torch.nn.Sequential(torch.nn.ReLU()), input_size=32), ValueError, "no convolution"),
         (lambda: net(0), ValueError, "num_classes is 0"),
         (lambda: net(-3), ValueError, "num_classes is -3"),
         (lambda: net("10"), ValueError, "num_classes is '10'"),

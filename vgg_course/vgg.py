@@ -155,6 +155,9 @@ class VGG(nn.Module):
         super().__init__()
         if not isinstance(features, nn.Module):
             raise TypeError(f"features are the layers that make_layers(cfg) gives, not {features!r}")
+        convolutions = [m for m in features.modules() if isinstance(m, nn.Conv2d)]
+        if not convolutions and (global_pool or input_size is not None):
+            raise ValueError("the features have no convolution, so the head cannot be sized: use make_layers(cfg)")
         hidden = hidden if isinstance(hidden, Sequence) else (hidden,)
         for name, count in (("num_classes", num_classes), *(("a width in hidden", width) for width in hidden)):
             if not isinstance(count, numbers.Integral) or isinstance(count, bool) or not 0 < count < 2**31:
@@ -171,7 +174,7 @@ class VGG(nn.Module):
             width = self._features_of_a_square(input_size)
         elif global_pool:
             self.avgpool = nn.AdaptiveMaxPool2d((1, 1)) if global_pool == "max" else nn.AdaptiveAvgPool2d((1, 1))
-            width = [m for m in features.modules() if isinstance(m, nn.Conv2d)][-1].out_channels
+            width = convolutions[-1].out_channels
         else:
             self.avgpool = nn.AdaptiveAvgPool2d((7, 7))
             width = 512 * 7 * 7
