@@ -128,8 +128,10 @@ class Recipe:
             dtype = torch.bfloat16 if self.resolve_precision() == "bf16" else torch.float32
             other_lr = self.other_lr or self.lr
             norms = [m.bias for m in model.modules() if isinstance(m, nn.BatchNorm2d)] if self.bias_lr else []
-            settings = (self.lr, other_lr, self.momentum, self.weight_decay, dtype, norms, self.bias_lr or other_lr)
-            return Muon(parameters, *settings)
+            return Muon(
+                parameters, self.lr, other_lr, self.momentum, self.weight_decay, dtype,
+                biases=norms, bias_lr=self.bias_lr or other_lr,
+            )  # fmt: skip
         return torch.optim.SGD(
             parameters, self.lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov
         )
@@ -151,5 +153,5 @@ FAST = Recipe(
     epochs=5, batch_size=500, lr=0.24, optimizer="muon", other_lr=0.05, bias_lr=60, momentum=0.6, weight_decay=0.02,
     schedule="linear", label_smoothing=0.2, augmentation="alternating", small_part=0.5,
 )  # fmt: skip
-# For 94 %, on a network with more channels:
+# Meant for 94 %, on a network with more channels; recorded: 93.7 %.
 BEST = replace(FAST, epochs=9, batch_size=1000, bias_lr=120, small_part=0.35)

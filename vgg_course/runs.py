@@ -74,7 +74,7 @@ QUICK_NETWORK: dict[str, Any] = {
     "layers": {"pool_first": True, "patch": 3},
 }
 FAST_NETWORK: dict[str, Any] = {
-    "head": {"global_pool": "max", "hidden": ()},
+    **QUICK_NETWORK,
     "layers": {"pool_first": True, "patch": 2, "gelu": True},
     "identity": True,
     "validation": 500,  # the recipe is settled: nearly all images are for learning
