@@ -51,6 +51,7 @@ MODULE = """# `{name}`
 
 ```{{eval-rst}}
 .. automodule:: vgg_course.{name}
+   :ignore-module-all:
 ```
 """
 

@@ -188,6 +188,7 @@ class VGG(nn.Module):
             self._initialize_weights()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Float images ``(N, 3, H, W)`` to logits ``(N, num_classes)``."""
         self._check_input(x)
         x = self.features(x)
         x = self.avgpool(x)

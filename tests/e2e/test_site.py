@@ -172,6 +172,14 @@ def test_types_defaults_and_the_words_about_them(folder):
     assert "lambda&gt;" not in everything
 
 
+def test_the_page_of_the_network_has_its_three_parts(folder):
+    """``__all__`` of vgg.py is the lecture's, without ``cfg`` and ``make_layers``; the page is for readers."""
+    text = (folder / "reference" / "vgg.html").read_text(encoding="utf-8")
+    for name in ("cfg", "make_layers", "VGG", "VGG.forward", "vgg16_bn"):
+        assert f'id="vgg_course.vgg.{name}"' in text, name
+    assert "Should be overridden by all subclasses" not in text
+
+
 def test_wide_light_and_dark(open_page, pages, screenshots):
     page = open_page(1280)
     page.add_init_script(path=axe())
