@@ -1,4 +1,4 @@
-"""Draw the picture of notebook 03: ``python notebooks/figures/draw_03.py`` writes the SVG file beside it."""
+"""Draw the pictures of notebook 03: ``python notebooks/figures/draw_03.py`` writes the SVG files beside it."""
 
 from draw_01_02 import BLUE, GREEN, INK, ORANGE, box, text, write
 
@@ -60,9 +60,37 @@ def training_step():
     write("training_step.svg", 700, 316, "A training step: the flow of a batch", parts)
 
 
+def server(x, title, pages):
+    """A plot server as a frame with its pages in it: for each page its name and the windows on it."""
+    parts = [box(x, 62, 200, 190, "white", INK, 1.2), text(x + 100, 50, title, 15, weight="bold")]
+    for (name, windows), y in zip(pages.items(), (76, 164), strict=False):
+        height = 164 if len(pages) == 1 else 76
+        parts += [box(x + 12, y, 176, height, "#D7ECF8", INK, 1.2), text(x + 100, y + 20, f"page {name}", 13)]
+        for window, top in zip(windows, (y + 28, y + 100), strict=False):
+            parts += [box(x + 50, top, 100, 38, "white", INK, 1.2), text(x + 100, top + 24, window, 13)]
+    return parts
+
+
+def pages():
+    """Two runs on the page that everybody gets, and on a page each."""
+    parts = [
+        *server(100, "everybody on main", {"main": ("Anna's loss", "your loss")}),
+        *server(470, "a page for each run", {"anna/deep": ("Anna's loss",), "you/first": ("your loss",)}),
+        text(44, 200, "close(", 13),
+        text(44, 218, '"main")', 13),
+        line(76, 206, 112, 206, ORANGE),
+        f'<path d="M150 104 L250 142 M250 104 L150 142" {stroke(ORANGE)}/>',
+        text(412, 200, "close(", 13),
+        text(412, 218, '"you/first")', 13),
+        line(452, 206, 482, 206, ORANGE),
+    ]
+    write("plot_pages.svg", 700, 268, "A plot server: one page for all, or a page for each run", parts)
+
+
 def stroke(color):
     return f'stroke="{color}" stroke-width="2" stroke-dasharray="7 4"'
 
 
 if __name__ == "__main__":
     training_step()
+    pages()
