@@ -1,5 +1,6 @@
 """What notebook 04 writes in view about images is right: Grad-CAM, occlusion, ECE, Wilson, FGSM, out of its cells."""
 
+import ast
 import json
 from itertools import product
 from pathlib import Path
@@ -23,8 +24,9 @@ def taught() -> SimpleNamespace:
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     scope = {"torch": torch, "functional": functional, "product": product, "__name__": "notebook_04"}
     for name in DEFINITIONS:
-        (source,) = [text for text in sources if text.startswith(f"def {name}(")]
-        definition = source.split("\n\n\n")[0]  # without what the cell does with it
+        (source,) = [text for text in sources if f"def {name}(" in text]
+        (function,) = [node for node in ast.parse(source).body if getattr(node, "name", None) == name]
+        definition = ast.get_source_segment(source, function)  # without what else the cell does
         exec(compile(definition, f"{NOTEBOOK.name}: {name}", "exec"), scope)
     return SimpleNamespace(**scope)
 
