@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import urllib.request
+import warnings
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -155,7 +156,10 @@ def _download_cifar10(root: Path, verbose: bool) -> None:
     """torchvision's download with its hash check. Raises ``ConnectionError`` where there is no way to the server."""
     ways = f"or unpack an archive of the images to {root / 'cifar10'}/train/<class>/ and test/<class>/"
     try:
-        with _socket_timeout(20):  # torchvision sets none: a silent server would hang the notebook
+        # torchvision sets no timeout: a silent server would hang the notebook. And once the hash is right, it unpacks
+        # without the filter that Python 3.12 and 3.13 advise.
+        with _socket_timeout(20), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Python 3.14 will", DeprecationWarning)
             urllib.request.urlopen(CIFAR10.url).close()  # an early answer, before any folder is made
             if verbose:
                 print(f"downloading CIFAR-10 (170 MB) to {root}: some minutes, once")
