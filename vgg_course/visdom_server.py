@@ -6,6 +6,7 @@ fetches the files of its page, once, while the course is set up. This file needs
 """
 
 import argparse
+import atexit
 import contextlib
 import errno
 import importlib.metadata
@@ -243,6 +244,8 @@ def main() -> None:
             sys.exit(1)
         return
     folder, keep = options.folder or tempfile.mkdtemp(prefix="vgg_course_visdom_"), options.folder and not options.child
+    if not keep:  # at the very end: visdom may save its pages once more when it ends
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
     if options.child:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
@@ -265,9 +268,6 @@ def main() -> None:
         reason = f"port {port} of 127.0.0.1 is taken (VISDOM_PORT asks for another)" if taken else error
         print(f"FAILED {reason}" if options.child else f"no visdom server: {reason}", flush=True)
         sys.exit(1)
-    finally:
-        if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
