@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 MAX_BUCKETS = 1_600  # of at most three points each: no line has more than 4,800 points
 # What belongs into one plot: window -> {name in values: (name of the line, colour, width)}. Colours: Okabe and Ito.
@@ -138,8 +138,13 @@ def plot_window(title: str, x: str, lines: list[dict[str, Any]]) -> dict[str, An
         "showlegend": len(lines) > 1 or title == "loss",
         "legend": {"x": 1, "xanchor": "right", "y": 1, "bgcolor": "rgba(255,255,255,0.6)", "font": {"size": 10}},
     }
+    if x == "epoch":  # whole ones; a run of one epoch has a single point, around which no axis can be fitted
+        last = max((line["x"][-1] for line in lines), default=0)
+        layout["xaxis"] |= {"rangemode": "tozero"} | ({"dtick": 1} if last < 8 else {})
     if title == "accuracy":
         layout["yaxis"]["tickformat"] = ".1~%"
+        if all(len(line["x"]) == 1 for line in lines):
+            layout["yaxis"]["range"] = [0, 1]
     return {
         "data": traces,
         "layout": layout,
@@ -178,6 +183,11 @@ def picture(windows: Mapping[str, tuple[str, list[dict[str, Any]]]]) -> bytes:
         axis.spines[["top", "right"]].set_visible(False)
         if len(lines) > 1:
             axis.legend(fontsize=7, frameon=False)
+        if x == "epoch":
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.set_xlim(left=0)
         if title == "accuracy":
             axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+            if all(len(line["x"]) == 1 for line in lines):
+                axis.set_ylim(0, 1)
     return png(figure)

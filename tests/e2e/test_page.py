@@ -57,6 +57,28 @@ def test_the_page_lives_on_after_numbers_that_are_none(page, screenshots):
 
 
 @needs_page
+def test_the_axes_of_one_epoch_and_of_more(page, screenshots):
+    """A single point has no extent: the axes show whole epochs from 0, and all accuracies there are."""
+    read = "() => { const {xaxis, yaxis} = document.querySelector('.js-plotly-plot')._fullLayout; "
+    read += "return {epochs: xaxis._vals.map(tick => tick.text), accuracy: yaxis.range} }"
+    tracker = LossTracker("axes", mode="visdom")
+    tracker(100, {"epoch": 1, "validation_accuracy": 0.77})
+    page.goto(tracker._page.url)
+    assert points_in(page, 1) == 1
+    page.screenshot(path=screenshots / "one epoch.png")
+    assert page.evaluate(read) == {"epochs": ["0", "1"], "accuracy": [0, 1]}
+    for epoch in (2, 3):
+        tracker(100 * epoch, {"epoch": epoch, "validation_accuracy": 0.77 + 0.01 * epoch})
+    assert points_in(page, 3) == 3
+    page.screenshot(path=screenshots / "three epochs.png")
+    axes = page.evaluate(read)
+    assert axes["epochs"] == ["0", "1", "2", "3"]
+    low, high = axes["accuracy"]  # now the axis is fitted to the points
+    assert 0.7 < low < 0.77 and 0.8 < high < 0.83
+    assert not page.trouble
+
+
+@needs_page
 def test_200_000_points_are_drawn_as_some_thousand(page, screenshots):
     tracker = LossTracker("long", mode="visdom")
     for step in range(200_000):

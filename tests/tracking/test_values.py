@@ -150,3 +150,13 @@ def test_run_names(visdom):
 
 def test_names_that_become_alike_stay_apart():
     assert len({live_page.env_name(name) for name in ("a/b", "a_b", "a?b", "a b", " a b")}) == 5
+
+
+@pytest.mark.parametrize("epochs, accuracy", [([1], (0, 1)), ([1, 2, 3], None)])
+def test_the_picture_counts_whole_epochs_from_0(epochs, accuracy, monkeypatch):
+    monkeypatch.setattr(curves, "png", lambda figure: figure)
+    style = {"name": "validation", "color": "red", "width": 1, "dash": False}
+    line = {"x": epochs, "y": [0.7 + 0.01 * epoch for epoch in epochs], **style}
+    (axis,) = curves.picture({"accuracy": ("epoch", [line])}).axes
+    assert axis.get_xlim()[0] == 0 and all(tick == int(tick) for tick in axis.get_xticks())
+    assert axis.get_ylim() == (accuracy or pytest.approx((0.709, 0.731), abs=1e-6))
