@@ -55,14 +55,14 @@ class LossTracker:
         self._queue: deque[tuple[int, dict[str, float | torch.Tensor]]] = deque()
         self._notes: deque[str] = deque()  # printed by the thread that trains, so that they stand below its cell
         self._changed: set[str] = set()  # windows to draw
-        self._sent: set[str] = set()  # windows that the server has had
-        self._stale: set[str] = set()  # windows of the run that this one replaces
+        self._sent: dict[str, str] = {}  # the windows that the server has had, with their names there
+        self._stale: list[str] = []  # names of windows of the run that this one replaces
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._thread: threading.Thread | None = None  # that draws
         self._lost, self._look_at, self._look_pause = False, time.monotonic() + 2, 2.0
         if (old := LossTracker._live.get(self.run)) and old._pid == self._pid:
             old.close(final=False)
-            self._stale = old._sent | old._stale
+            self._stale = [*old._stale, *old._sent.values()]
         LossTracker._live[self.run] = self
         way, self._page, why = live_page.choose(self.run, mode)
         self._log, place = way == "log", {"inline": "below the cell", "log": "a line for each epoch", "off": "off"}
@@ -108,7 +108,7 @@ class LossTracker:
                     curve = self._curves.get(name)
                     if "epoch" not in values and curve and curve.first == step and len(curve.buckets) > 1:
                         self._curves.clear()  # the run has begun again
-                        self._stale |= self._sent
+                        self._stale += self._sent.values()
                     x = int(values.get("epoch", step)) if WINDOW_OF.get(name) == "accuracy" else step
                     if name != "epoch":
                         self._curves.setdefault(name, Curve()).add(x, float(value))
@@ -145,28 +145,29 @@ class LossTracker:
                 self._page = live_page.find(live_page.env_name(self.run))
                 self._changed |= self._windows()
                 self._notes.append(f"a visdom server has come: the plot is also at {self._page.url}")
-            if self._sent and not self._page.has(f"{next(iter(self._sent))} {self._token}"):
-                self._changed |= self._sent  # the server was started anew, and empty
-            if (
-                (self._changed & self._windows()) - self._sent - set(self._pictures)
-            ):  # a new plot stands before pictures
-                for window in self._sent & set(self._pictures):
-                    self._page.close(f"{window} {self._token}")
+            if self._sent and not self._page.has(next(iter(self._sent.values()))):
+                self._changed |= set(self._sent)  # the server was started anew, and empty
+            plots = self._windows() - set(self._pictures)
+            if (self._changed & plots) - set(self._sent):  # a new plot stands before pictures
+                for window in set(self._sent) & set(self._pictures):
                     self._changed.add(window)
-            for window in curves.in_order(list(self._changed)):
+                    self._page.close(self._sent[window])
+                    del self._sent[window]
+            self._sent = {window: name for window, name in self._sent.items() if window in self._windows()}
+            # The page keeps the place of a window by its name, so a picture that moves needs another one.
+            names = {window: f"{window} {self._token}" for window in plots}
+            names |= {picture: f"{picture} {len(plots)} {self._token}" for picture in list(self._pictures)} | self._sent
+            for name in [old for old in reversed(self._stale) if old not in names.values()]:
+                self._page.close(name)  # the last one first: the others keep their places
+            self._stale.clear()
+            for window in curves.in_order(self._changed & set(names)):
                 self._changed.discard(window)
-                if window not in self._windows():
-                    continue
-                self._sent.add(window)
+                self._sent[window] = names[window]
                 lines = curves.lines(window, self._curves, self._others)
                 message = self._pictures.get(window) or curves.plot_window(window, *lines)
-                self._page.show(f"{window} {self._token}", message)
-            for window in self._stale - self._windows():
-                self._page.close(f"{window} {self._token}")
-                self._sent.discard(window)
-            self._stale.clear()
+                self._page.show(names[window], message)
         except ConnectionError as error:
-            self._changed |= self._sent
+            self._changed |= set(self._sent)
             if self._page and not self._lost:
                 self._notes.append(f"plot of {self.run!r}: {error}; the points are kept until it is back")
                 self._lost = True

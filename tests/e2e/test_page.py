@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from vgg_course import own_server, visdom_server
 from vgg_course.tracking import LossTracker
@@ -13,6 +14,7 @@ from vgg_course.tracking import LossTracker
 sys.path.insert(0, str(Path(__file__).parent))  # for the next line, however pytest was asked to import
 from test_live_plot import POINTS
 
+TITLES = ("loss", "learning rate", "accuracy", "first batch")
 needs_page = pytest.mark.skipif(visdom_server.find_assets() is None, reason="fetch the page's files first: --assets")
 
 
@@ -75,6 +77,32 @@ def test_the_axes_of_one_epoch_and_of_more(page, screenshots):
     assert axes["epochs"] == ["0", "1", "2", "3"]
     low, high = axes["accuracy"]  # now the axis is fitted to the points
     assert 0.7 < low < 0.77 and 0.8 < high < 0.83
+    assert not page.trouble
+
+
+@needs_page
+def test_plots_that_come_later_stand_above_the_pictures(page, screenshots):
+    """The page is open before the first step, as below a cell, and keeps the places that windows have had."""
+    read = "() => [...document.querySelectorAll('.react-grid-item.pane, .window')].map(pane => [pane.innerText, "
+    read += "pane.getBoundingClientRect().top])"
+    for run in range(2):  # the second one replaces the first
+        tracker = LossTracker("places", mode="visdom")
+        tracker.images(torch.zeros(16, 3, 8, 8, dtype=torch.uint8), torch.zeros(16).long(), ["cat"])
+        if run == 0:
+            page.goto(tracker._page.url)
+            page.wait_for_selector("text=first batch")
+        page.wait_for_timeout(500)
+        for step in range(10):
+            tracker(step, {"loss": 1.0, "learning_rate": 0.1})
+        assert points_in(page, 10) == 10
+        tracker(10, {"epoch": 1, "validation_accuracy": 0.5})
+        page.wait_for_selector("text=accuracy")
+        page.wait_for_timeout(1000)
+        page.screenshot(path=screenshots / f"places {run}.png")
+        tops = {name: top for text, top in page.evaluate(read) for name in TITLES if name in text}
+        assert set(tops) == set(TITLES), page.evaluate(read)
+        assert tops["loss"] == tops["learning rate"] == tops["accuracy"] < tops["first batch"]
+        tracker.close()
     assert not page.trouble
 
 

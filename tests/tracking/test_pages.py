@@ -72,9 +72,9 @@ def test_images_and_figures(visdom):
     tracker.close()
     windows = json.loads(visdom.ask("win_data", eid=tracker._page.env, win=None))  # in the order of the page
     titles = ["loss", "accuracy", "learning rate", "confusion matrix", "first batch"]
-    assert [window.rpartition(" ")[0] for window in windows] == titles
+    assert [windows[name]["title"] for name in windows] == titles
     for title in ("first batch", "confusion matrix"):
-        window = json.loads(visdom.ask("win_data", eid=tracker._page.env, win=f"{title} {tracker._token}"))
+        window = windows[tracker._sent[title]]
         assert window["title"] == title and window["content"]["src"].startswith("data:image/png;base64,")
     nowhere = LossTracker("pictures", mode="log")  # no page: nothing to do
     nowhere.figure("nowhere", Figure())
