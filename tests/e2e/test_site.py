@@ -102,7 +102,7 @@ def test_each_notebook_and_each_module_has_a_page(pages):
 def test_the_front_page(folder):
     """The film of the README, its buttons without a picture of another host, and the way to the texts."""
     text = (folder / "index.html").read_text(encoding="utf-8")
-    assert re.search(r'<img alt="[^"]{80,}" src="_images/live_plot.gif"', text)
+    assert re.search(r'<img alt="[^"]{80,}" src="_images/live_plot.gif" width="560"', text)
     assert text.count("colab.research.google.com") == len(NOTEBOOKS) and "colab-badge" not in text
     assert 'href="docs/in_class.html"' in text and 'href="CONTRIBUTING.html#set-up"' in text
     assert 'href="../index.html#setting-up"' in (folder / "docs" / "in_class.html").read_text(encoding="utf-8")
