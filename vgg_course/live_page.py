@@ -13,6 +13,7 @@ import platform
 import queue
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -87,8 +88,12 @@ class Page:
         return answer == "true"
 
     def show(self, window: str, message: Mapping[str, Any]) -> None:
-        """Draw a window, or put a new picture in its place: sending it twice changes nothing."""
-        self._need(self._ask("events", {"eid": self.env, "win": window, **message}) == window)
+        """Draw a window, or put a new picture in its place: sending it twice changes nothing.
+
+        The page of visdom 0.3.0 draws a plot anew only if its version has changed, so each message has another one.
+        """
+        version = {"version": time.time_ns() // 1_000_000}  # a browser knows whole numbers up to 2**53
+        self._need(self._ask("events", {"eid": self.env, "win": window, **version, **message}) == window)
 
     def close(self, window: str) -> None:
         """Take a window away; none of that name is fine too."""

@@ -20,7 +20,8 @@ with LossTracker("quick") as tracker:
             tracker(step, {"epoch": step // 75 + 1, **values, "validation_accuracy": 1 - math.exp(-step / 300)})
         time.sleep(0.02)
 """
-POINTS = "() => { const plot = document.querySelector('.js-plotly-plot'); return plot ? plot.data[0].x.length : 0 }"
+# calcdata: what plotly has drawn; plot.data is only what it was given.
+POINTS = "() => document.querySelector('.js-plotly-plot')?.calcdata?.[0].length ?? 0"
 
 
 def notebook(*cells: str) -> str:
