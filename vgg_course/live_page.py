@@ -6,6 +6,7 @@ import hashlib
 import html
 import importlib
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -39,6 +40,7 @@ class Page:
     def __init__(self, server: str, port: int, base_url: str, env: str, ours: bool = False) -> None:
         self.address, self.base_url, self.ours = f"{server}:{port}", base_url, ours
         self.port, self.env = port, env.replace("/", "_")  # as visdom writes it
+        self._versions = itertools.count(time.time_ns() // 1_000_000)  # after all of an earlier kernel; below 2**53
         self.session = requests.Session()
         # A proxy that the environment names for the web would be asked for localhost too.
         self.session.trust_env = urlsplit(server).hostname not in LOCAL
@@ -92,8 +94,8 @@ class Page:
 
         The page of visdom 0.3.0 draws a plot anew only if its version has changed, so each message has another one.
         """
-        version = {"version": time.time_ns() // 1_000_000}  # a browser knows whole numbers up to 2**53
-        self._need(self._ask("events", {"eid": self.env, "win": window, **version, **message}) == window)
+        version = next(self._versions)
+        self._need(self._ask("events", {"eid": self.env, "win": window, "version": version, **message}) == window)
 
     def close(self, window: str) -> None:
         """Take a window away; none of that name is fine too."""

@@ -79,6 +79,6 @@ def test_notebook_03_shows_the_training_live(open_notebook, screenshots):
     opened.run_all()
     frame = visdom_frame(opened.page, 240)
     frame.frame_element().scroll_into_view_if_needed()
-    counts = three_counts(opened.page, frame, apart=0.5)
+    counts = three_counts(opened.page, frame, apart=0.2)  # the training is short
     opened.page.screenshot(path=screenshots / "notebook 03 live.png")
     assert len(counts) == 3, counts

@@ -1,5 +1,6 @@
 """What the thread that draws sends, and when: seen from a page that keeps a list, and by a clock of the test's own."""
 
+import time
 import types
 from itertools import pairwise
 
@@ -59,6 +60,18 @@ def test_only_what_is_new_is_sent(page, tracker):
     page.windows.clear()  # a server that was started anew
     assert page.news(tracker) == ["show loss", "show learning rate"]
     assert page.news(tracker) == []
+
+
+def test_each_message_has_a_version_of_its_own(monkeypatch):
+    """The page of visdom 0.3.0 draws nothing anew without it; that of 0.2.4, in the browser tests, does not ask."""
+    versions = []
+    for _ in range(2):  # the second one as after a restart of the kernel
+        page = live_page.Page("http://localhost", 1, "", "versions")
+        monkeypatch.setattr(page, "_ask", lambda _, message: versions.append(message["version"]) or message["win"])
+        page.show("loss", {})
+        page.show("loss", {})
+        time.sleep(0.05)
+    assert versions == sorted(set(versions)) and versions[-1] < 2**53  # whole numbers that JavaScript knows
 
 
 def test_pictures_stand_behind_plots_and_are_sent_once(page, tracker):
