@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -55,6 +56,12 @@ def test_the_first_cell_installs_the_course_on_colab_only(file, shell, monkeypat
     assert shell.run_cell(first).success
     assert shell.asked == [wanted]
     assert not re.search(r"^\s*[!%]\s*pip", "\n".join(others), flags=re.M)  # and no later one installs anything
+
+
+def test_colab_keeps_its_widgets():
+    """Colab's page knows the widgets of ipywidgets 7.7.1, which it has (googlecolab/backend-info, pip-freeze.txt)."""
+    (needed,) = [r for r in map(Requirement, PROJECT["dependencies"]) if r.name == "ipywidgets"]
+    assert "7.7.1" in needed.specifier and "8.1.9" in needed.specifier
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
