@@ -96,7 +96,8 @@ def test_jupyter_execute_runs_the_beginning_of_a_notebook(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     cells = json.loads((tmp_path / "short.ipynb").read_text(encoding="utf-8"))["cells"]
-    assert "".join(cells[-1]["outputs"][0]["text"]) == "digits\n"
+    printed = "".join("".join(output["text"]) for output in cells[-1]["outputs"])  # the kernel may send it in pieces
+    assert printed.strip() == "digits"
 
 
 def test_notebook_03_takes_parameters(tmp_path):
