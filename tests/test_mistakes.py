@@ -158,6 +158,8 @@ CASES = {
         (lambda: recipe(other_lr=0.1), ValueError, "not muon"),
         (lambda: recipe(augmentation="flip"), ValueError, "'flip'"),
         (lambda: recipe(small_part=2), ValueError, "small_part is 2"),
+        (lambda: recipe(shift=-1), ValueError, "shift is -1"),
+        (lambda: recipe(compile=1), ValueError, "compile is 1"),
         (lambda: recipe(precision="fp8"), ValueError, "'fp8'"),
         (lambda: recipe(channels_last=1), ValueError, "channels_last is 1"),
         (lambda: recipe(seed=-1), ValueError, "seed is -1"),
@@ -223,6 +225,7 @@ CASES = {
         (lambda: speed.smaller(IMAGES, 0), ValueError, "part is 0"),
         (lambda: speed.smaller(IMAGES, -1), ValueError, "part is -1"),
         (lambda: speed.augmented(TRAIN, seed=-1, epoch=0), ValueError, "-1 and 0"),
+        (lambda: speed.augmented(TRAIN, seed=0, epoch=0, shift=32), ValueError, "below the images' 32x32, not 32"),
         (lambda: speed.views(IMAGES, 5), ValueError, "not 5"),
     ],
     "runs": [

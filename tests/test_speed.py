@@ -9,7 +9,16 @@ from torch.nn import functional
 
 from vgg_course.data import Dataset, Images, load_dataset
 from vgg_course.evaluation import predict
-from vgg_course.speed import Muon, augmented, orthogonal, patch_filters, smaller, start_as_identity, views, whiten
+from vgg_course.speed import (
+    Muon,
+    augmented,
+    orthogonal,
+    patch_filters,
+    smaller,
+    start_as_identity,
+    views,
+    whiten,
+)
 from vgg_course.training import Recipe, fit
 from vgg_course.vgg import VGG, make_layers
 
@@ -198,6 +207,8 @@ class TestMuon:
             ({"optimizer": "sgd", "other_lr": None, "bias_lr": 9.0}, "bias_lr is 9.0"),
             ({"small_part": 1.5}, "small_part is 1.5"),
             ({"augmentation": "mirror"}, "augmentation is 'mirror'"),
+            ({"shift": 1.5}, "shift is 1.5"),
+            ({"compile": "yes"}, "compile is 'yes'"),
         ],
     )
     def test_recipes_that_make_no_sense(self, change, words):
@@ -251,14 +262,14 @@ class TestAugmentation:
     def test_fit_shows_them(self, digits, monkeypatch):
         epochs = []
 
-        def spy(split, *, seed, epoch):
-            epochs.append((seed, epoch))
-            return augmented(split, seed=seed, epoch=epoch)
+        def spy(split, *, seed, epoch, shift):
+            epochs.append((seed, epoch, shift))
+            return augmented(split, seed=seed, epoch=epoch, shift=shift)
 
         monkeypatch.setattr("vgg_course.training.augmented", spy)
         data = Dataset(digits.train.subset(slice(0, 60)), digits.validation, digits.test, "digits")
-        fit(network(), data, replace(MUON, epochs=2, seed=5, augmentation="alternating"), progress=False)
-        assert epochs == [(5, 0), (5, 1)]
+        fit(network(), data, replace(MUON, epochs=2, seed=5, augmentation="alternating", shift=4), progress=False)
+        assert epochs == [(5, 0, 4), (5, 1, 4)]
 
 
 class TestSmaller:
@@ -273,6 +284,34 @@ class TestSmaller:
         data = Dataset(digits.train.subset(slice(0, 100)), digits.validation.subset(slice(0, 5)), digits.test, "digits")
         fit(model, data, replace(MUON, epochs=2, small_part=0.75), progress=False)
         assert sides == [32, 24, 24, 32, 24, 32, 32]  # a trial; two steps and a look at the validation images, twice
+
+
+class TestCompiled:
+    def test_fit_learns_the_same(self, digits, monkeypatch):
+        """Traced for real, at both sizes of image; run by PyTorch itself, as not every machine has a compiler."""
+        traced = []
+
+        def backend(graph, inputs):
+            traced.append(graph)
+            return graph.forward
+
+        compile_with = torch.compile
+        monkeypatch.setattr(torch, "compile", lambda model: compile_with(model, backend=backend))
+        data = Dataset(digits.train.subset(slice(0, 200)), digits.validation, digits.test, "digits")
+        plain = replace(MUON, small_part=0.5)
+        histories = [fit(network(), data, replace(plain, compile=c), progress=False) for c in (False, True)]
+        assert histories[1].batch_loss == pytest.approx(histories[0].batch_loss, rel=1e-4)
+        assert len(traced) > 1
+
+    def test_without_a_compiler_it_says_what_to_do(self, digits, monkeypatch):
+        inductor = pytest.importorskip("torch._inductor.config")
+        monkeypatch.setattr(inductor.cpp, "cxx", (None, "no-such-compiler"))
+        torch.compiler.reset()
+        model = network()
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        with pytest.raises(ValueError, match=r"compile is True, .* does not work here \(.*no-such-compiler"):
+            fit(model, digits, replace(MUON, compile=True), progress=False)
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 class TestViews:

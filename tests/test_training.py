@@ -162,6 +162,15 @@ class TestFit:
         assert "8/8" in captured.err
         assert "loss=" in captured.err and "validation accuracy" in captured.err
 
+    def test_the_bar_says_why_a_processor_computes_in_fp32(self, small, capsys, monkeypatch):
+        words = "fp32, as this processor has no instructions for bf16"
+        for capabilities, said in (({}, True), ({"avx512_bf16": True}, False)):
+            monkeypatch.setattr(torch.cpu, "get_capabilities", lambda c=capabilities: c, raising=False)
+            fit(network(), small, replace(PLAIN, epochs=1, precision="auto"))
+            assert (words in capsys.readouterr().err) is said
+        fit(network(), small, replace(PLAIN, epochs=1))  # asked for: nothing to explain
+        assert words not in capsys.readouterr().err
+
     def test_the_seconds_are_those_of_the_clock(self, small):
         started = time.perf_counter()
         history = fit(network(), small, PLAIN, progress=False)

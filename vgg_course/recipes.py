@@ -54,10 +54,12 @@ class Recipe:
     schedule: str = "constant"  # a key of SCHEDULES
     label_smoothing: float = 0.0  # the part of the target that is spread evenly over all classes
     augmentation: bool | str = False  # True: flip half of the images, shift by up to 4 pixels, in each batch anew;
-    # "alternating": shift by up to 2, and flip every image in every other epoch, see speed.augmented
+    # "alternating": shift by up to ``shift``, and flip every image in every other epoch, see speed.augmented
+    shift: int = 2  # with "alternating": more than 2 for a long run, which sees each image more often
     small_part: float = 0.0  # the part of all steps, from the first on, with images at 3/4 of their size
     precision: str = "auto"  # "fp32", "bf16", "fp16", or the fastest that the device is made for
     channels_last: bool = True  # the memory order in which CPUs and GPUs convolve fastest
+    compile: bool = False  # join operations before the first step, see speed.compiled: for long runs on a GPU
     seed: int = 0  # for the order of the images, augmentation and dropout
     device: str = "auto"  # "cpu", "cuda", "mps", or the first of cuda, mps, cpu that is there
 
@@ -87,8 +89,9 @@ class Recipe:
         need(self.bias_lr is None or self.optimizer == "muon", "bias_lr", "None, because the optimizer is not muon")
         right = isinstance(self.augmentation, bool) or self.augmentation == "alternating"
         need(right, "augmentation", "True, False or 'alternating'")
+        need(whole(self.shift) and self.shift >= 0, "shift", "a whole number of pixels from 0 up")
         need(number(self.small_part) and 0 <= self.small_part <= 1, "small_part", "a number from 0 to 1")
-        for name in ("nesterov", "channels_last"):
+        for name in ("nesterov", "channels_last", "compile"):
             need(isinstance(getattr(self, name), bool), name, "True or False")
         need(self.precision in ("auto", "fp32", "bf16", "fp16"), "precision", "auto, fp32, bf16 or fp16")
         need(whole(self.seed) and self.seed >= 0, "seed", "a whole number from 0 up")

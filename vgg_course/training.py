@@ -24,7 +24,7 @@ from vgg_course.data import Dataset, Images, batches
 from vgg_course.distributed import Team
 from vgg_course.evaluation import accuracy, autocast, predict
 from vgg_course.recipes import BEST, FAST, LECTURE, QUICK, SCHEDULES, Recipe
-from vgg_course.speed import augmented, smaller
+from vgg_course.speed import augmented, compiled, smaller
 
 __all__ = ["BEST", "FAST", "LECTURE", "QUICK", "SCHEDULES", "History", "Recipe", "Tracker", "fit"]
 
@@ -74,7 +74,8 @@ def fit(
     learner = _Learner(model, recipe, len(data.train), team)
     train, validation = data.train.to(learner.device), data.validation.to(learner.device)
     tracker, checkpoint = (tracker, checkpoint) if team.first else (None, None)
-    bar = tqdm(total=learner.steps * recipe.epochs, unit="batch", disable=not (progress and team.first))
+    disable = not (progress and team.first)
+    bar = tqdm(desc=learner.remark, total=learner.steps * recipe.epochs, unit="batch", disable=disable)
     log = _Log(history, recipe, tracker, bar)
     settings = asdict(recipe) | {"device": learner.device.type, "precision": learner.precision}  # what "auto" stood for
     try:
@@ -106,6 +107,8 @@ class _Learner:
     def __init__(self, model: nn.Module, recipe: Recipe, images: int, team: Team) -> None:
         self.model, self.recipe, self.team = model, recipe, team
         self.device, self.precision = team.device, recipe.resolve_precision()
+        slower = recipe.precision == "auto" and (self.device.type, self.precision) == ("cpu", "fp32")
+        self.remark = "fp32, as this processor has no instructions for bf16" if slower else None
         self.steps = steps = math.ceil(images / recipe.batch_size)  # in an epoch
         torch.manual_seed(recipe.seed)  # for dropout; the batches have their own seed
         model.to(self.device)
@@ -119,7 +122,8 @@ class _Learner:
     def start(self, position: tuple[int, int], log: Stateful) -> tuple[int, int]:
         """The epoch and the step to begin with, for all of the team the same."""
         position = self.team.agree({**self.parts(), "log": log}, position)
-        self.network = self.team.wrap(self.model)
+        network = self.team.wrap(self.model)
+        self.network = compiled(network, self.device) if self.recipe.compile else network
         if not self.team.first:
             torch.manual_seed(self.recipe.seed + self.team.rank)  # other dropout for other images
         return position
@@ -185,7 +189,7 @@ def _batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The batches of an epoch from ``first_step`` on, in the recipe's augmentation and memory order."""
     if recipe.augmentation == "alternating":
-        train = augmented(train, seed=recipe.seed, epoch=epoch)
+        train = augmented(train, seed=recipe.seed, epoch=epoch, shift=recipe.shift)
     augment, seed = recipe.augmentation is True, recipe.seed
     for images, labels in batches(
         train, recipe.batch_size, shuffle=True, augment=augment, seed=seed, epoch=epoch, first_step=first_step
