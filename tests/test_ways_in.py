@@ -1,5 +1,6 @@
 """Colab, the shell, containers: each way in does what it says, and nothing else."""
 
+import ast
 import importlib.util
 import json
 import os
@@ -100,8 +101,34 @@ def test_jupyter_execute_runs_the_beginning_of_a_notebook(tmp_path):
     assert printed.strip() == "digits"
 
 
-def test_notebook_03_takes_parameters(tmp_path):
-    """As papermill hands them over: in a cell of its own, behind the one that has the tag ``parameters``."""
+def parameters(notebook: dict) -> list[dict]:
+    return [cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", [])]
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+def test_a_notebook_that_loads_data_takes_the_data_set_as_a_parameter(file):
+    """papermill writes what it is given behind the one cell with the tag ``parameters``."""
+    calls = [
+        ast.unparse(node.args[0]) if node.args else ""
+        for source in sources(file)[1:]  # the first installs, with a magic
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("load_dataset")
+    ]
+    assert set(calls) <= {"DATASET", "'digits'", "folder"}, "a call that the parameter does not reach"
+    found = parameters(json.loads(file.read_text(encoding="utf-8")))
+    assert len(found) == (1 if "DATASET" in calls else 0)
+    assert calls, "no notebook does without data"
+    if found:
+        names = [
+            ast.unparse(n.targets[0]) for n in ast.parse("".join(found[0]["source"])).body if isinstance(n, ast.Assign)
+        ]
+        assert "DATASET" in names
+        rest = "\n".join(sources(file)[1:])
+        assert len(re.findall(r"^DATASET = ", rest, flags=re.M)) == 1, "set again behind the parameter"
+
+
+def test_papermill_hands_notebook_03_its_parameters(tmp_path):
+    """The cells around one training, by papermill itself; `jupyter execute` knows no parameters."""
     notebook = json.loads((ROOT / "notebooks" / "03_train_cifar10.ipynb").read_text(encoding="utf-8"))
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
@@ -109,20 +136,20 @@ def test_notebook_03_takes_parameters(tmp_path):
         return next(cell for cell in cells if words in "".join(cell["source"]))
 
     needed = ("data = load_dataset(", "first = data.", "tracker = LossTracker(", "fit(model, data, recipe, tracker)")
-    (defaults,) = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    code = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
-    given = {**code, "id": "given", "source": 'DATASET = "digits"\nEPOCHS = 2'}
-    seen = {**code, "id": "seen", "source": "print(data.name, len(history.seconds))"}
-    notebook["cells"] = [cells[0], defaults, given, *map(cell_with, needed), seen]
+    seen = "print(data.name, len(history.seconds))"
+    seen = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "id": "seen", "source": seen}
+    notebook["cells"] = [cells[0], *parameters(notebook), *map(cell_with, needed), seen]
     (tmp_path / "short.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     # The parameter wins over the environment, which asks here for what is not there.
     env = {**os.environ, "VGG_COURSE_DATASET": "cifar10", "VGG_COURSE_PLOT": "off", "PYTHONPATH": str(ROOT)}
     env["IPYTHONDIR"] = str(tmp_path / "ipython")
-    command = [sys.executable, "-m", "jupyter", "execute", "--inplace", "short.ipynb"]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-m", "papermill", "short.ipynb", "mine.ipynb", "-p", "DATASET", "digits"]
+    done = subprocess.run(
+        [*command, "-p", "EPOCHS", "2"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
-    cells = json.loads((tmp_path / "short.ipynb").read_text(encoding="utf-8"))["cells"]
-    assert "".join(cells[-1]["outputs"][0]["text"]) == "digits 2\n"
+    cells = json.loads((tmp_path / "mine.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert "".join("".join(output["text"]) for output in cells[-1]["outputs"]) == "digits 2\n"
 
 
 # ------------------------------------------------------------------ containers
