@@ -1,5 +1,7 @@
 """For the tests of the package: figures are drawn into memory, no window opens."""
 
+import sys
+import types
 from pathlib import Path
 
 import matplotlib
@@ -18,3 +20,28 @@ def images_for_validation(monkeypatch):
     """Call it with the number of images that CIFAR-10 shall give to validation: a small stand-in has no 5,000."""
     split = data._split
     return lambda count: monkeypatch.setattr(data, "_split", lambda *a: split(*a[:3], count, *a[4:]))
+
+
+@pytest.fixture
+def on_colab(monkeypatch):
+    """Call it, and the course is on Colab: a stand-in for ``google.colab`` with the one function that the course uses.
+
+    It has the real one's signature (googlecolab/colabtools, google/colab/output/_util.py) and nothing beside it: other
+    arguments and other names fail. Returned is the list of what it was asked for, as (port, path).
+    """
+    asked = []
+
+    def stand_in(error: str = "") -> list[tuple[int, str]]:
+        def serve_kernel_port_as_iframe(port, path="/", width="100%", height="400", cache_in_notebook=False):
+            assert type(port) is int and path.startswith("/") and all(type(size) is str for size in (width, height))
+            asked.append((port, path))
+            if error:
+                raise RuntimeError(error)
+
+        modules = {name: types.ModuleType(name) for name in ("google", "google.colab", "google.colab.output")}
+        modules["google.colab.output"].serve_kernel_port_as_iframe = serve_kernel_port_as_iframe
+        for name, module in modules.items():
+            monkeypatch.setitem(sys.modules, name, module)
+        return asked
+
+    return stand_in

@@ -1,6 +1,7 @@
 """Colab, the shell, containers: each way in does what it says, and nothing else."""
 
 import ast
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -11,7 +12,6 @@ import subprocess
 import sys
 import time
 import tomllib
-import types
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -47,22 +49,36 @@ def shell(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
-def test_the_first_cell_installs_the_course_on_colab_only(file, shell, monkeypatch, capsys):
+def test_the_first_cell_installs_the_course_on_colab_only(file, shell, monkeypatch, on_colab):
     (first, *others) = sources(file)
     wanted = f'install -q "vgg_course @ git+{PROJECT["urls"]["Repository"]}"'
     monkeypatch.delitem(sys.modules, "google.colab", raising=False)
     assert shell.run_cell(first).success
     assert shell.asked == []
-    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    on_colab()
     assert shell.run_cell(first).success
     assert shell.asked == [wanted]
     assert not re.search(r"^\s*[!%]\s*pip", "\n".join(others), flags=re.M)  # and no later one installs anything
 
 
-def test_colab_keeps_its_widgets():
-    """Colab's page knows the widgets of ipywidgets 7.7.1, which it has (googlecolab/backend-info, pip-freeze.txt)."""
-    (needed,) = [r for r in map(Requirement, PROJECT["dependencies"]) if r.name == "ipywidgets"]
-    assert "7.7.1" in needed.specifier and "8.1.9" in needed.specifier
+def test_colab_keeps_its_packages():
+    """Each of ours that Colab has is good enough for the course, its own PyTorch and widgets too; two are added."""
+    lines = (ROOT / "tests" / "colab_packages.txt").read_text(encoding="utf-8").splitlines()
+    assert re.search(r"\d{4}-\d\d-\d\d", lines[1]), "the list has a date"
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    colab = {canonicalize_name(pin.name): str(pin.specifier)[2:] for pin in pins}
+    assert SpecifierSet(PROJECT["requires-python"]).contains(colab["python"])
+    ours = list(map(Requirement, PROJECT["dependencies"]))
+    added = sorted(r.name for r in ours if canonicalize_name(r.name) not in colab)
+    assert added == ["torchinfo", "visdom"]
+    theirs = [Requirement(line) for name in added for line in importlib.metadata.requires(name) or []]
+    theirs = [needed for needed in theirs if not needed.marker or needed.marker.evaluate({"extra": ""})]
+    assert len(theirs) > 5
+    for needed in ours + theirs:
+        if needed.name not in added:
+            version = colab[canonicalize_name(needed.name)]
+            assert needed.specifier.contains(version), f"pip would replace Colab's {needed.name} {version}: {needed}"
+    assert colab["ipywidgets"].startswith("7."), "Colab's page knows these widgets only"
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)

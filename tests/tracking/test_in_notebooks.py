@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 
 import pytest
@@ -99,20 +98,9 @@ def test_no_server_in_a_notebook_is_inline_until_one_comes(shell, visdom_at, alo
 
 @needs_page
 @pytest.mark.parametrize("works", [True, False])
-def test_colab(works, shell, alone, monkeypatch, capsys):
-    """Not run on Colab itself: a stand-in for its module, with the documented function."""
-    asked = []
-
-    def serve(port, path="/", height="400"):
-        asked.append((port, path))
-        if not works:
-            raise RuntimeError("no frames today")
-
-    module = types.ModuleType("google.colab.output")
-    module.serve_kernel_port_as_iframe = serve
-    for name in ("google", "google.colab"):
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    monkeypatch.setitem(sys.modules, "google.colab.output", module)
+def test_colab(works, shell, alone, on_colab, capsys):
+    """Not run on Colab itself: tests/conftest.py has a stand-in for its module, with the documented function."""
+    asked = on_colab("" if works else "no frames today")
     tracker = LossTracker("colab")
     page = requests.get(f"http://localhost:{own_server._own.port}/", timeout=9).text
     assert "USE_POLLING = ('True'" in page  # websockets do not pass there
