@@ -82,10 +82,8 @@ def stacked_3x3():
             fill = ORANGE if level == 0 else SKY if level + 1 < len(rows) else GREY
             parts += [box(left + k * cell, y, cell, cell, fill) for k in range(count)]
         parts.append(text(x + 2.5 * cell, 36, name, 17, weight="bold"))
-        cost = "2 × 9 = 18 weights a channel pair" if len(rows) == 3 else "1 × 25 = 25 weights a channel pair"
-        parts.append(text(x + 2.5 * cell, 330, cost, 14))
-    parts += [text(315, 84, "output", 14), text(315, 184, "between", 14), text(315, 284, "input", 14)]
-    write("stacked_3x3.svg", 630, 350, "Two 3x3 layers reach as far as one 5x5 layer", parts)
+    parts += [text(315, 85, "output", 16), text(315, 185, "between", 16), text(315, 285, "input", 16)]
+    write("stacked_3x3.svg", 630, 320, "Two 3x3 layers reach as far as one 5x5 layer", parts)
 
 
 def vgg16_blocks():
@@ -96,25 +94,20 @@ def vgg16_blocks():
         for _ in range(count):
             parts.append(box(x, middle - side / 2, channels / 16, side, SKY, BLUE, 0.8))
             x += channels / 16 + 4
-        words = f"{count} × conv {channels}"
         centre = (start + x - 4) / 2
-        low = {224: 282, 112: 226, 56: 202, 28: 192, 14: 184}[side]
-        parts += [text(centre, low, words, 12), text(centre, low + 15, f"{side}×{side}", 12)]
+        low = {224: 286, 112: 228, 56: 202, 28: 188, 14: 181}[side]
+        parts += [text(centre, low, f"conv {channels}", 17), text(centre, low + 20, f"{side}×{side}", 17)]
         x += 26
         parts.append(box(x - 16, middle - side / 4, max(channels / 16, 2), side / 2, ORANGE, INK, 0.6))
         x += channels / 16 + 14
-    x -= 2
     for k, units in enumerate((4096, 4096, 1000)):
-        y = 40 + 16 * k
-        parts += [
-            box(x - 250, y, units / 16, 2, GREEN, GREEN),
-            text(x + 14, y + 6, f"linear {units:,}", 12, anchor="start"),
-        ]
-    parts.append(text(x - 250, 26, "three linear layers: 1 pixel high, 16 values = 1 pixel", 12, anchor="start"))
-    legend = [(SKY, "convolution, ReLU"), (ORANGE, "max pool"), (GREEN, "linear")]
-    for k, (color, word) in enumerate(legend):
-        parts += [box(280 + 160 * k, 284, 14, 14, color), text(300 + 160 * k, 296, word, 12, anchor="start")]
-    write("vgg16_blocks.svg", int(x + 110), 312, "VGG-16 to scale", parts)
+        y = 44 + 18 * k
+        parts += [box(300, y, units / 16, 2, GREEN, GREEN), text(564, y + 7, f"{units:,}", 17, anchor="start")]
+    parts.append(text(300, 28, "three linear layers, one pixel high", 17, anchor="start"))
+    legend = [(SKY, "convolution, ReLU", 190), (ORANGE, "max pool", 400), (GREEN, "linear", 530)]
+    for color, word, left in legend:
+        parts += [box(left, 279, 14, 14, color), text(left + 20, 292, word, 17, anchor="start")]
+    write("vgg16_blocks.svg", 640, 320, "VGG-16 to scale", parts)
 
 
 if __name__ == "__main__":
