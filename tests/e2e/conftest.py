@@ -23,21 +23,29 @@ FLAGS = [
 ]
 
 
-def browser_options() -> dict | None:
-    """How to start the system's own Chromium, if it has one."""
+def browser_options() -> dict:
+    """How to start Chromium: the system's own, if it has one; otherwise Playwright takes what it has downloaded."""
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    return {"executable_path": path, "args": [*FLAGS, *sandbox]} if path else None
+    return {"args": [*FLAGS, *sandbox], **({"executable_path": path} if path else {})}
+
+
+def without_browser(reason: str) -> None:
+    """Skip the test; where CI counts on the browser, fail."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
 
 
 @pytest.fixture(scope="session")
 def browser():
-    """Headless Chromium, the one that the system has."""
-    playwright_api = pytest.importorskip("playwright.sync_api")
+    """Headless Chromium: the system's, or the one that Playwright has downloaded."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        without_browser("Playwright is not installed: pip install -e .[test]")
     options = browser_options()
-    if options is None:
-        pytest.skip("no Chromium on this machine")
-    with playwright_api.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
+        if not Path(options.get("executable_path", playwright.chromium.executable_path)).exists():
+            without_browser("no Chromium on this machine: python -m playwright install chromium")
         browser = playwright.chromium.launch(**options)
         yield browser
         browser.close()
@@ -79,9 +87,9 @@ class Lab:
         for name, values in settings.items():
             file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(values))
+            file.write_text(json.dumps(values), encoding="utf-8")
         env["JUPYTERLAB_SETTINGS_DIR"] = str(home / "settings")
-        self.log = (home / "lab.log").open("w")
+        self.log = (home / "lab.log").open("w", encoding="utf-8")
         self.process = subprocess.Popen(command, cwd=folder.parent, env=env, stdout=self.log, stderr=self.log)
         deadline = time.monotonic() + 90
         while True:
@@ -90,7 +98,8 @@ class Lab:
                 return
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise RuntimeError("JupyterLab did not start: " + (home / "lab.log").read_text()[-2000:])
+                said = (home / "lab.log").read_text(encoding="utf-8", errors="replace")
+                raise RuntimeError(f"JupyterLab did not start: {said[-2000:]}")
             time.sleep(0.2)
 
     def ask(self, what: str, method: str = "GET"):
