@@ -275,13 +275,13 @@ def test_names_that_cannot_be(tmp_path):
     model, data = build()
     with pytest.raises(IsADirectoryError, match="is a folder: give the name of a file in it"):
         fit(model, data, RECIPE, checkpoint=tmp_path, progress=False)
-    (tmp_path / "text").write_text("mine")
+    (tmp_path / "text").write_text("mine", encoding="utf-8")
     with pytest.raises(NotADirectoryError, match="text is a file"):
         fit(model, data, RECIPE, checkpoint=tmp_path / "text" / "a.pt", progress=False)
     for wrong in (-1, "5", None, True):
         with pytest.raises(ValueError, match="checkpoint_minutes"):
             fit(model, data, RECIPE, checkpoint=tmp_path / "a.pt", checkpoint_minutes=wrong, progress=False)
-    assert (tmp_path / "text").read_text() == "mine" and not (tmp_path / "a.pt").exists()
+    assert (tmp_path / "text").read_text(encoding="utf-8") == "mine" and not (tmp_path / "a.pt").exists()
 
 
 def test_a_second_training_on_the_same_checkpoint_is_refused(file, whole):

@@ -48,7 +48,7 @@ def test_what_is_in_it(kit):
     notebooks = {path.relative_to(ROOT).as_posix() for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert notebooks <= files and "notebooks/figures/conv_window.svg" in files
     assert not [name for name in files if name.startswith(("data/other", "notebooks/runs"))]
-    text = (kit / "INSTALL.txt").read_text()
+    text = (kit / "INSTALL.txt").read_text(encoding="utf-8")
     assert "python install.py" in text and "CIFAR-10, which is in data" in text
 
 
@@ -73,7 +73,7 @@ def test_the_installer_uses_nothing_but_the_kit(kit):
         )
         wheel.writestr(f"{info}/RECORD", "")
     (kit / "visdom_page" / "visdom-1").mkdir(parents=True)
-    (kit / "visdom_page" / "visdom-1" / "index.html").write_text("page")
+    (kit / "visdom_page" / "visdom-1" / "index.html").write_text("page", encoding="utf-8")
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0"}  # who asks it fails
     command = [*no_network(), sys.executable, str(kit / "install.py")]
     done = subprocess.run(command, env={**os.environ, **nowhere}, capture_output=True, text=True)

@@ -42,7 +42,7 @@ class TestEnvironmentScript:
     def fake_python(self, copy: Path, script: str) -> None:
         python = copy / ".venv" / "bin" / "python"
         python.parent.mkdir(parents=True)
-        python.write_text(f"#!/bin/sh\n{script}\n")
+        python.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
         python.chmod(0o755)
 
     @pytest.mark.parametrize(
@@ -66,17 +66,17 @@ class TestEnvironmentScript:
     def test_a_second_call_does_nothing(self, copy):
         self.fake_python(copy, "echo called >> called")
         assert run_script(copy).returncode == 0
-        calls = (copy / "called").read_text()
+        calls = (copy / "called").read_text(encoding="utf-8")
         assert run_script(copy).stdout == ""
-        assert (copy / "called").read_text() == calls
+        assert (copy / "called").read_text(encoding="utf-8") == calls
         later = (copy / ".venv" / ".lab-installed").stat().st_mtime + 10
         os.utime(copy / "pyproject.toml", (later, later))
         run_script(copy)
-        assert len((copy / "called").read_text()) > len(calls)
+        assert len((copy / "called").read_text(encoding="utf-8")) > len(calls)
 
     def test_no_venv_module(self, copy):
         (copy / "venv.py").write_text(
-            "raise SystemExit('The virtual environment was not created: ensurepip is not there')"
+            "raise SystemExit('The virtual environment was not created: ensurepip is not there')", encoding="utf-8"
         )
         done = run_script(copy, PYTHONPATH=str(copy))
         assert done.stderr.startswith("environment: this Python has no venv module: apt-get install python3-venv")
@@ -233,7 +233,7 @@ class TestWhichTorch:
 
 @LINUX
 def test_an_nvidia_driver_is_found_by_its_program(tmp_path, monkeypatch):
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n", encoding="utf-8")
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert load_script().has_nvidia_driver()

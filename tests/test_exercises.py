@@ -81,7 +81,7 @@ def test_an_unknown_exercise_is_named():
 
 
 def test_the_machinery_is_short():
-    assert len(Path(exercises.__file__).read_text().splitlines()) <= 150
+    assert len(Path(exercises.__file__).read_text(encoding="utf-8").splitlines()) <= 150
 
 
 def test_numbers_from_everywhere():
@@ -142,4 +142,4 @@ def test_the_leaderboard_keeps_each_try(capsys, monkeypatch, tmp_path):
     assert "Place 1 of 3" in said(capsys, "5.6", (0.8, 50), dataset="digits")
     assert "Place 1 of 1" in said(capsys, "5.6", (0.5, 50), dataset="cifar10")
     said(capsys, "5.6", (float("nan"), 50), dataset="cifar10")
-    assert len(json.loads((tmp_path / "runs" / "leaderboard.json").read_text())["cifar10"]) == 1
+    assert len(json.loads((tmp_path / "runs" / "leaderboard.json").read_text(encoding="utf-8"))["cifar10"]) == 1

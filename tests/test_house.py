@@ -43,6 +43,24 @@ def test_no_function_is_too_long(files):
     assert [function for function in functions if function[1] > LONGEST_FUNCTION] == []
 
 
+def test_no_text_is_read_or_written_in_the_code_of_the_system(files):
+    """Windows would take cp1252 for what is UTF-8."""
+    calls = [
+        (f"{name}, line {node.lineno}", node)
+        for name, text in python(files).items()
+        if not name.startswith("vgg_course/runs.py")  # asks Linux for its processor
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("read_text", "write_text")
+    ]
+    assert len(calls) > 100
+    bare = [
+        place
+        for place, call in calls
+        if len(call.args) <= (call.func.attr == "write_text") and "encoding" not in [word.arg for word in call.keywords]
+    ]
+    assert bare == []
+
+
 def test_every_folder_says_what_it_is_for(files):
     """In a README of its own, in the docstring of its ``__init__.py`` or ``conftest.py``, or in the README's map."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

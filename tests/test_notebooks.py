@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "notebooks").glob("*.ipynb"))
-REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 MACHINE_PATH = re.compile(r"/(?:root|home|tmp|work|Users|usr|opt)/[\w./-]+|[A-Z]:\\\\")
 IMAGE = re.compile(r"!\[(?P<markdown>[^\]]*)\]\((?P<target>[^)]*)\)|<img\b(?P<html>[^>]*)>")
 

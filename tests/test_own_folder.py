@@ -112,7 +112,7 @@ class TestOwnFolder:
     def test_hidden_and_other_files_are_left_out(self, tmp_path):
         self.write(tmp_path, 5)
         for name in (".DS_Store", "cat/.hidden.png", "cat/notes.txt", "cat/._000.png", "readme.md"):
-            (tmp_path / name).write_text("no image")
+            (tmp_path / name).write_text("no image", encoding="utf-8")
         for name in (".ipynb_checkpoints", "__MACOSX"):
             (tmp_path / name).mkdir()
         pets = load_folder(tmp_path, verbose=False)

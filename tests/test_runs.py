@@ -133,9 +133,9 @@ def test_the_processor_has_a_name_on_every_system(monkeypatch, tmp_path):
     monkeypatch.setattr(runs, "Path", lambda name: cpuinfo)  # which is not there yet
     named = runs.platform.processor() or runs.platform.machine()
     assert named and runs._processor() == named
-    cpuinfo.write_text("flags : fpu\nmodel name\t: A Fast One @ 2 GHz\n")
+    cpuinfo.write_text("flags : fpu\nmodel name\t: A Fast One @ 2 GHz\n", encoding="utf-8")
     assert runs._processor() == "A Fast One @ 2 GHz"
-    cpuinfo.write_text("Hardware : of another kind\n")
+    cpuinfo.write_text("Hardware : of another kind\n", encoding="utf-8")
     assert runs._processor() == named
 
 
@@ -158,7 +158,7 @@ def test_mistakes_on_the_command_line(tiny, capsys):
 
 
 def test_names_that_are_not_there(tiny):
-    (tiny / "one.json").write_text("{}")
+    (tiny / "one.json").write_text("{}", encoding="utf-8")
     with pytest.raises(FileNotFoundError, match=r"no record two.json; there are: one"):
         load_record("two")
     with pytest.raises(FileNotFoundError, match=r"no weights two.pt"):
@@ -167,7 +167,7 @@ def test_names_that_are_not_there(tiny):
 
 @pytest.mark.parametrize("file", sorted(runs.CHECKOUT_RECORDS.glob("*.json")), ids=lambda f: f.stem)
 def test_every_record_is_complete(file):
-    record = json.loads(file.read_text())
+    record = json.loads(file.read_text(encoding="utf-8"))
     if file.stem in COMPARED:  # several runs in one file
         assert record.keys() >= {"dataset", "recipe", "machine", "torch", "command", COMPARED[file.stem]}
         assert f"data/runs/{file.name}" in record["command"]
@@ -210,13 +210,19 @@ def test_shipped_weights(file):
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in runs.WEIGHTS.glob("*.pt")))
 def test_the_model_card_says_what_was_recorded(name):
-    rows = [line.split("|")[1:-1] for line in (runs.WEIGHTS / "README.md").read_text().splitlines() if "|" in line]
+    rows = [
+        line.split("|")[1:-1]
+        for line in (runs.WEIGHTS / "README.md").read_text(encoding="utf-8").splitlines()
+        if "|" in line
+    ]
     column = [cell.strip() for cell in rows[0]].index(f"`{name}.pt`")
     card, record = " ".join(row[column] for row in rows), load_record(name)
     views = {1: "one view", 2: "two views", 6: "six views"}[record["views"]]
     assert f"{record['test_accuracy']:.2%}".replace("%", " %") in card and views in card
     assert f"seed {record['seed']}" in card
-    assert f"{record['training_images']:,} of its training images" in (runs.WEIGHTS / "README.md").read_text()
+    assert f"{record['training_images']:,} of its training images" in (runs.WEIGHTS / "README.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_shipped_weights_are_small():

@@ -317,7 +317,7 @@ class TestTheMachine:
         places = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
         script = Path(tempfile.mkdtemp()) / "script.py"
         try:
-            script.write_text(code)
+            script.write_text(code, encoding="utf-8")
             done = subprocess.run([sys.executable, script, way, *places], capture_output=True, text=True, timeout=150)
         finally:
             shutil.rmtree(script.parent)

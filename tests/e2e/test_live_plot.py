@@ -56,7 +56,7 @@ def three_counts(page, frame, apart: float = 1.5, seconds: float = 60) -> list[i
 
 
 def test_the_plot_grows_while_the_cell_runs(lab, open_notebook, screenshots):
-    (lab.folder / "throw_away.ipynb").write_text(notebook(CELL, "'the next cell'"))
+    (lab.folder / "throw_away.ipynb").write_text(notebook(CELL, "'the next cell'"), encoding="utf-8")
     opened = open_notebook("throw_away.ipynb")
     opened.run_all()
     frame = visdom_frame(opened.page, 60)

@@ -154,7 +154,9 @@ def test_links_lead_to_pages_and_to_places_on_them(folder, pages):
 def test_links_to_the_repository_lead_to_files(folder, pages):
     start = "https://github.com/vgg-course/vgg-course"
     found = {
-        target for page in pages for target in re.findall(rf'"{start}/\w+/main/([^"#]+)', (folder / page).read_text())
+        target
+        for page in pages
+        for target in re.findall(rf'"{start}/\w+/main/([^"#]+)', (folder / page).read_text(encoding="utf-8"))
     }
     assert "data/README.md" in found
     assert [target for target in found if not (ROOT / target).exists()] == []

@@ -201,8 +201,8 @@ def test_nbval_leaves_nothing(tmp_path, visdom_at):
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{START}\nopen('server', 'w').write(str(own.port))"
     cells = [{**cell, "source": code, "metadata": {"tags": ["nbval-ignore-output"]}}, {**cell, "id": "b", "source": ""}]
     notebook = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-    (tmp_path / "n.ipynb").write_text(json.dumps(notebook))
+    (tmp_path / "n.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider", "n.ipynb"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, done.stdout
-    eventually(lambda: is_free(int((tmp_path / "server").read_text())), 10)
+    eventually(lambda: is_free(int((tmp_path / "server").read_text(encoding="utf-8"))), 10)

@@ -202,7 +202,7 @@ def test_a_server_whose_disk_is_gone(visdom_at, alone):
         for file in sorted(folder.rglob("*"), reverse=True):
             file.rmdir() if file.is_dir() else file.unlink()
         folder.rmdir()
-        folder.write_text("a file where visdom wants to write")  # root may write where others may not
+        folder.write_text("a file where visdom wants to write", encoding="utf-8")  # root may write where others may not
         assert (
             requests.post(f"http://localhost:{server.port}/save", json={"data": ["main"]}, timeout=9).status_code == 500
         )

@@ -149,7 +149,7 @@ def empty_environment(monkeypatch, tmp_path):
         monkeypatch.setenv(proxy, "http://127.0.0.1:9")
     pristine = tmp_path / "visdom" / "static"
     pristine.mkdir(parents=True)
-    (pristine / "index.html").write_text("a page")
+    (pristine / "index.html").write_text("a page", encoding="utf-8")
     monkeypatch.setattr(visdom_server.visdom, "__file__", str(pristine.parent / "__init__.py"))
     return tmp_path
 
@@ -172,7 +172,7 @@ for package in sys.argv[sys.argv.index(folder) + 1:]:
         archive.addfile(folder_of_licences)
 """
     (folder / "bin").mkdir()
-    (folder / "bin" / "npm").write_text(code)
+    (folder / "bin" / "npm").write_text(code, encoding="utf-8")
     (folder / "bin" / "npm").chmod(0o755)
     monkeypatch.setenv("PATH", str(folder / "bin"), prepend=os.pathsep)
 
@@ -182,9 +182,12 @@ def test_the_pages_files_come_from_npm_where_visdoms_download_fails(empty_enviro
     stand_in_for_npm(empty_environment, monkeypatch)
     assert "fetched from npm" in visdom_server.install_assets()
     static = visdom_server.find_assets()
-    assert static == visdom_server.assets_folder() / "static" and (static / "index.html").read_text() == "a page"
+    assert (
+        static == visdom_server.assets_folder() / "static"
+        and (static / "index.html").read_text(encoding="utf-8") == "a page"
+    )
     for package, files in visdom_server.ASSETS.items():
-        assert all((static / place).read_text() == name for name, place in files.items())
+        assert all((static / place).read_text(encoding="utf-8") == name for name, place in files.items())
         licences = static.parent / "licenses" / package.replace("@", "-")
         assert [path.name for path in licences.iterdir()] == ["LICENSE"]  # and no folder
     assert not [path for path in empty_environment.rglob("*") if path.name in ("outside", "other.js")]
@@ -201,7 +204,7 @@ def test_the_pages_files_come_by_visdoms_own_download_where_it_works(empty_envir
             for place in files.values():
                 file = Path(command[3]) / "static" / place
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text("from a CDN")
+                file.write_text("from a CDN", encoding="utf-8")
 
     monkeypatch.setattr(visdom_server.subprocess, "run", download)
     monkeypatch.setattr(sys, "argv", ["visdom_server", "--assets"])
@@ -209,7 +212,7 @@ def test_the_pages_files_come_by_visdoms_own_download_where_it_works(empty_envir
     assert "fetched by visdom's own download" in capsys.readouterr().out
     static = visdom_server.find_assets()
     assert static == visdom_server.assets_folder() / "static"
-    assert (static / "version.built").read_text() == visdom_server.VERSION
+    assert (static / "version.built").read_text(encoding="utf-8") == visdom_server.VERSION
 
 
 @posix
@@ -221,7 +224,7 @@ def test_without_the_pages_files_the_reason_is_told(empty_environment, monkeypat
     stand_in_for_npm(empty_environment, monkeypatch, leave_out="sjcl@1.0.7")
     with pytest.raises(RuntimeError, match="other files"):
         visdom_server.install_assets()
-    (empty_environment / "bin" / "npm").write_text("#!/bin/sh\necho no such registry >&2\nexit 1\n")
+    (empty_environment / "bin" / "npm").write_text("#!/bin/sh\necho no such registry >&2\nexit 1\n", encoding="utf-8")
     with pytest.raises(RuntimeError, match="nor did npm: no such registry"):
         visdom_server.install_assets()
     assert visdom_server.find_assets() is None and not list(visdom_server.assets_folder().parent.iterdir())
