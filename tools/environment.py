@@ -149,10 +149,10 @@ def answers(url: str) -> bool:
 
 def pip(*arguments: str) -> None:
     command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", *arguments]
-    with open(LOG, "a", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", cwd=ROOT
-        )
+    started = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", cwd=ROOT
+    )
+    with started as process, open(LOG, "a", encoding="utf-8") as log:
         lines = []
         for line in process.stdout:
             lines.append(line)
