@@ -1,8 +1,13 @@
 """The project's own files agree with each other."""
 
+import os
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -54,7 +59,36 @@ def test_no_tool_needs_a_posix_system():
             assert f'hasattr({module}, "{function}")' in text, f"{file.name}: {name} is not there on Windows"
 
 
-def test_every_target_of_make_has_a_plain_command():
+def make_targets() -> dict[str, list[str]]:
+    """The lines of the Makefile's recipes, each target's, with the environment's folder on Linux."""
+    text = (ROOT / "Makefile").read_text(encoding="utf-8").replace("$(BIN)", ".venv/bin")
+    recipes = re.findall(r"^([\w-]+):(?!=).*\n((?:\t.*\n?)+)", text, flags=re.M)
+    return {target: [line.lstrip("\t@") for line in lines.splitlines()] for target, lines in recipes}
+
+
+def test_every_target_of_make_has_its_plain_commands():
     targets = re.findall(r"^([\w-]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M)
-    table = re.findall(r"^\| `make ([\w-]+)", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), flags=re.M)
-    assert set(table) == set(targets) - {"help"}
+    text, recipes = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), make_targets()
+    rows = re.findall(r"^\| `make ([\w-]+)([^`]*)` \| (.+) \| (.+) \|$", text, flags=re.M)
+    assert {target for target, *_ in rows} == set(targets) - {"help"}
+    recipes["test"] = recipes["test-package"] + recipes["test-notebooks"]
+    for target, given, linux, windows in rows:
+        assert windows == linux.replace("python3 ", "py ").replace(".venv/bin/", ".venv\\Scripts\\")
+        for name, value in re.findall(r"(\w+)=(\w+)", given):
+            recipes[target] = [line.replace(f"$({name})", value) for line in recipes[target]]
+        commands = recipes[target]
+        if target == "clean":
+            commands = commands[0].removeprefix("rm -rf ").split()
+        elif target == "bench":
+            commands = [f".venv/bin/python {file}" for file in re.findall(r"`\S+ (benchmarks/\w+\.py)`", linux)]
+            assert all((ROOT / command.split()[1]).exists() for command in commands)
+        assert commands and all(f"`{command}`" in linux for command in commands), (target, commands)
+
+
+@pytest.mark.skipif(not (shutil.which("make") and shutil.which("expand")), reason="there is no make")
+def test_make_alone_prints_what_it_can_do():
+    env = {name: value for name, value in os.environ.items() if "MAKE" not in name}  # also when make itself runs this
+    done = subprocess.run(["make"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=True)
+    printed = dict(line.removeprefix("make ").split(maxsplit=1) for line in done.stdout.splitlines())
+    assert set(printed) == set(re.findall(r"^([\w-]+):.*## ", (ROOT / "Makefile").read_text("utf-8"), flags=re.M))
+    assert all(len(words) > 10 for words in printed.values())
