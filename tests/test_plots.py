@@ -108,6 +108,10 @@ class TestCurves:
         figure = plots.curves({"lecture": self.history, "ours": vars(self.history)})
         assert [text.get_text() for text in figure.axes[1].get_legend().texts] == ["lecture", "ours"]
         assert len(plots.curves(vars(self.history)).axes[0].lines) == 3
+        loss, score, rate = figure.axes
+        assert len({line.get_marker() for line in loss.lines if line.get_marker() != "None"}) == 4
+        assert len({line.get_marker() for line in score.lines}) == 2  # also in grey the runs can be told apart
+        assert len({line.get_linestyle() for line in rate.lines}) == 2
 
     def test_a_run_that_was_stopped_in_its_first_epoch(self):
         figure = plots.curves(History(batch_loss=[2.0, 1.9], batch_learning_rate=[0.1, 0.1], interrupted=True))
@@ -115,9 +119,9 @@ class TestCurves:
 
 
 def test_confusion_in_percent_of_the_row():
-    figure = plots.confusion(np.array([[8, 2, 0], [0, 0, 0], [1, 0, 299]]), CLASSES)
+    figure = plots.confusion(np.array([[8, 2, 0], [0, 0, 0], [1, 1, 198]]), CLASSES)
     shown = {(t.get_position()[1], t.get_position()[0]): t.get_text() for t in figure.axes[0].texts}
-    assert shown == {(0, 0): "80", (0, 1): "20", (2, 2): "100"}
+    assert shown == {(0, 0): "80", (0, 1): "20", (2, 2): "99"}  # no "0" for half a percent
     with pytest.raises(ValueError, match=r"3 classes need a matrix \(3, 3\), not \(2, 2\)"):
         plots.confusion(np.zeros((2, 2)), CLASSES)
 

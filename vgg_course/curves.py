@@ -24,6 +24,7 @@ LINES = {
     "learning rate": {"learning_rate": ("learning rate", "#009E73", 1.5)},
 }
 WINDOW_OF = {name: window for window, lines in LINES.items() for name in lines}
+MARKS = ("circle", "square")  # plotly's names: training and all else, validation
 OTHER_RUNS = ("#CC79A7", "#E69F00", "#000000", "#009E73", "#F0E442")
 
 
@@ -126,7 +127,7 @@ def plot_window(title: str, x: str, lines: list[dict[str, Any]]) -> dict[str, An
             "x": line["x"],
             "y": line["y"],
             "line": {"color": line["color"], "width": line["width"], "dash": "dot" if line["dash"] else "solid"},
-            "marker": {"size": 4, "color": line["color"]},
+            "marker": {"size": 5, "color": line["color"], "symbol": MARKS["validation" in line["name"]]},
         }
         for line in lines
     ]
@@ -175,14 +176,14 @@ def picture(windows: Mapping[str, tuple[str, list[dict[str, Any]]]]) -> bytes:
         for line in lines:
             values = [float("nan") if value is None else value for value in line["y"]]
             style = {"color": line["color"], "linewidth": line["width"], "linestyle": ":" if line["dash"] else "-"}
-            marker = "o" if len(values) <= 60 else None
+            marker = ("s" if "validation" in line["name"] else "o") if len(values) <= 60 else None
             name = line["name"].replace("$", r"\$")
-            axis.plot(line["x"], values, marker=marker, markersize=3, label=name, **style)
+            axis.plot(line["x"], values, marker=marker, markersize=4, label=name, **style)
         axis.set(xlabel=x, ylabel=title.replace("$", r"\$"))
         axis.grid(color="#e5e5e5")
         axis.spines[["top", "right"]].set_visible(False)
         if len(lines) > 1:
-            axis.legend(fontsize=7, frameon=False)
+            axis.legend(fontsize=9, frameon=False)
         if x == "epoch":
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.set_xlim(left=0)

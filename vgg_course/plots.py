@@ -6,6 +6,7 @@ Okabe and Ito (2008), which colour-blind readers can tell apart; where colour ca
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import SupportsInt
 
 import matplotlib.pyplot as plt
@@ -15,6 +16,8 @@ from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
 COLORS = (BLUE, ORANGE, GREEN, PINK, SKY, RED)
+MARKS = (("o", "s"), ("^", "D"), ("v", "P"), ("p", "X"))  # of training and validation, for one run after the other
+STYLES = ("-", "--", ":", "-.")
 WIDTH = 7.0  # inches; at 100 dots an inch, a figure reads well in a column of 700 pixels
 
 Array = torch.Tensor | np.ndarray
@@ -115,24 +118,27 @@ def _name(label: SupportsInt, classes: Sequence[str] | None) -> str:
 def curves(runs: Mapping[str, object] | object) -> Figure:
     """Loss, accuracy and learning rate of one run, or of several by name: ``{"lecture": history, ...}``.
 
-    A run is a ``History`` or the dictionary that ``dataclasses.asdict`` makes of it.
+    A run is a ``History`` or the dictionary that ``dataclasses.asdict`` makes of it. Colour, marks and the line of the
+    learning rate tell runs apart.
     """
     runs = runs if isinstance(runs, Mapping) and "batch_loss" not in runs else {"": runs}
     for name, run in runs.items():
         if not (isinstance(run, Mapping) and "batch_loss" in run) and not hasattr(run, "batch_loss"):
             raise TypeError(f"a run is a History, or a record's 'history', not {type(run).__name__} {name!r}")
     figure, (loss, score, rate) = plt.subplots(3, 1, figsize=(WIDTH, 7.2), layout="constrained", sharex=True)
-    for (name, run), color in zip(runs.items(), COLORS * len(runs), strict=False):
+    looks = zip(cycle(COLORS), cycle(MARKS), cycle(STYLES))
+    for (name, run), (color, (mark, second), style) in zip(runs.items(), looks, strict=False):
         get = run.__getitem__ if isinstance(run, Mapping) else run.__getattribute__
         batch_loss, epochs = np.asarray(get("batch_loss")), len(get("train_loss"))
         per_epoch = len(batch_loss) / max(1, epochs)
         position = (np.arange(len(batch_loss)) + 1) / per_epoch
         ends, label = np.arange(1, epochs + 1), f"{name}: " if name else ""
         loss.plot(position, batch_loss, color=color, alpha=0.35, linewidth=0.8)
-        loss.plot(ends, get("train_loss"), "o-", color=color, markersize=4, label=f"{label}training")
-        loss.plot(ends, get("validation_loss"), "s--", color=color, markersize=4, label=f"{label}validation")
-        score.plot(ends, 100 * np.asarray(get("validation_accuracy")), "s--", color=color, markersize=4, label=name)
-        rate.plot(position, get("batch_learning_rate"), color=color, label=name)
+        loss.plot(ends, get("train_loss"), f"{mark}-", color=color, markersize=4, label=f"{label}training")
+        loss.plot(ends, get("validation_loss"), f"{second}--", color=color, markersize=4, label=f"{label}validation")
+        percent = 100 * np.asarray(get("validation_accuracy"))
+        score.plot(ends, percent, f"{second}--", color=color, markersize=4, label=name)
+        rate.plot(position, get("batch_learning_rate"), style, color=color, label=name)
     loss.set(ylabel="loss (nats)", title="Loss: each batch (pale), mean of each epoch (marks)")
     score.set(ylabel="accuracy (%)", title="Accuracy on the validation images")
     rate.set(ylabel="learning rate", xlabel="epoch", title="Learning rate")
@@ -152,7 +158,7 @@ def confusion(matrix: Array, classes: Sequence[str]) -> Figure:
     figure, axis = plt.subplots(figsize=(WIDTH, 0.86 * WIDTH), layout="constrained")
     picture = axis.imshow(percent, cmap="Blues", vmin=0, vmax=100)
     for row, column in np.ndindex(*percent.shape):
-        if percent[row, column] >= 0.5:
+        if percent[row, column] > 0.5:  # 0.5 would be rounded to 0
             color = "white" if percent[row, column] > 55 else "black"
             axis.text(column, row, f"{percent[row, column]:.0f}", ha="center", va="center", color=color, fontsize=9)
     axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right")

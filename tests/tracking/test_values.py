@@ -159,4 +159,5 @@ def test_the_picture_counts_whole_epochs_from_0(epochs, accuracy, monkeypatch):
     line = {"x": epochs, "y": [0.7 + 0.01 * epoch for epoch in epochs], **style}
     (axis,) = curves.picture({"accuracy": ("epoch", [line])}).axes
     assert axis.get_xlim()[0] == 0 and all(tick == int(tick) for tick in axis.get_xticks())
+    assert axis.lines[0].get_marker() == "s"  # training has round marks
     assert axis.get_ylim() == (accuracy or pytest.approx((0.709, 0.731), abs=1e-6))
