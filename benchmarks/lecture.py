@@ -4,7 +4,9 @@
 
 Both loops run in turn in one process, and the medians are compared, so that a slow moment of the machine hits both.
 The lecture's loops are written as it has them: a DataLoader with 4 workers that turns pictures into normalised tensors
-one by one, fp32, test batches of 4 without ``inference_mode``. Needs CIFAR-10 in data/, or takes the digits.
+one by one, fp32, test batches of 4. The test has autograd on, as in the target that is measured here; the post itself
+has ``no_grad`` around its accuracy loop, and only its call for four images goes without. Needs CIFAR-10 in data/, or
+takes the digits.
 """
 
 import statistics
@@ -94,7 +96,7 @@ def testing(test: Images) -> None:
 
     def lecture() -> None:
         for images, _ in loader:
-            network(images).max(1)  # gradients are kept ready: it has forgotten no_grad in one place, eval() in all
+            network(images).max(1)  # autograd on, as in the target (the post's accuracy loop has no_grad); no eval()
 
     took = in_turn({"lecture": lecture, "predict": lambda: predict(fast, part, precision=precision)})
     ratio = (took["lecture"] / len(few)) / (took["predict"] / len(part))
