@@ -76,9 +76,9 @@ RIGHT = {
     "3.2": [(220, "That is 2.2 epochs")],
     "3.3": [("c", "adds to the gradients")],
     "3.4": [(lambda step, steps_per_epoch, epochs: min(step + 1, steps_per_epoch) / steps_per_epoch, "rises")],
-    "3.5": [("6347 8152", "gap and rhythm"), ("6,3,4,7,8,1,5,2", "gap and rhythm")],
-    "3.6": [(math.log(1 + 9 / math.e), "a second softmax")],
-    "3.7": [(0.1, "with 0.01 at", nb03.GIVEN)],
+    "3.5": [(math.log(1 + 9 / math.e), "a second softmax")],
+    "3.6": [("6347 8152", "gap and rhythm"), ("6,3,4,7,8,1,5,2", "gap and rhythm")],
+    "3.7": [(2.0, "with 0.01 at", nb03.GIVEN)],
     "4.1": [((0.1, 1.0), "all others never")],
     "4.2": [(0.67, "67.0%, against 33.5%", nb04.GIVEN)],  # of three images two: the label is first, second, or last
     "4.3": [((nb04.SURE, nb04.UNSURE), "where it is wrong", nb04.GIVEN)],

@@ -53,21 +53,22 @@ WRONG = {
         (lambda step: step, "your function stops"),
     ],
     "3.5": [
-        ("12345678", "Look again at panel a"),
-        ("6347815", "one digit"),
-        ("63478151", "more than once"),
-        ("63478125", "6 of 8 are right. Look again at panel g"),
-    ],
-    "3.6": [
         (0, "with logits"),
         (2.3026, "all ten numbers are equal"),
         (0.232, "the probability"),
         (0.3133, "not with one"),
         (7, "best ten numbers"),
     ],
+    "3.6": [
+        ("12345678", "Look again at panel a"),
+        ("6347815", "one digit"),
+        ("63478151", "more than once"),
+        ("63478125", "6 of 8 are right. Look again at panel g"),
+    ],
     "3.7": [
         (0.001, "three times", GIVEN),
         (3000.0, "a third", GIVEN),
+        (0.1, "so does 0.3", GIVEN),
         (0, "above 0", GIVEN),
         (0.03, "with 0.01 at", GIVEN | {"build": linear}),
         (1000.0, "ends at inf", GIVEN | {"build": partial(linear, 64, 64)}),

@@ -49,7 +49,7 @@ def vanishing(answer):
 @exercise("3.3", "a letter in quotes", str)
 def no_zero_grad(answer):
     hints = {
-        "fdf449": "The first steps may be faster, like a ball that rolls. Look at all 40: can it stop in time?",
+        "fdf449": "The first steps may be faster, like a ball that rolls. Look at all 48: can it stop in time?",
         "454947": "What does backward do with gradients that are there already? Call it twice and print them.",
     }
     choice("3.3", answer, "28e4bf", hints)
@@ -78,36 +78,7 @@ def warm_up(answer):
     return "It rises in the first epoch and stays at 1, however many steps an epoch has."
 
 
-CURVES = {  # the fingerprint of the diagnosis, and what to look at
-    "a": ("782e62", "how far apart are training and validation at the end?"),
-    "b": ("07934f", "is it still falling at the end, and how straight?"),
-    "c": ("79966d", "it falls like a good run at first. When does it stop, and how far up?"),
-    "d": (
-        "88d964",
-        "the jumping has a rhythm. How many steps is a wave long? Which lines does the training loss stay above?",
-    ),
-    "e": ("6684ad", "at which of the two dotted lines does the training loss come to rest?"),
-    "f": ("d4e22f", "does validation follow training down, and is there any trouble at all?"),
-    "g": ("b4f93c", "how long does it stay at ln 10?"),
-    "h": ("961b13", "how high does it jump, and is there a rhythm in it?"),
-}
-
-
-@exercise("3.5", "eight digits in quotes", str)
-def eight_curves(answer):
-    digits = "".join(answer.split()).replace(",", "")
-    if len(digits) != 8 or not set(digits) <= set("12345678"):
-        raise Wrong("give one digit from 1 to 8 for each panel, that for panel a first: eight digits in quotes.")
-    if twice := sorted({digit for digit in digits if digits.count(digit) > 1}):
-        raise Wrong(f"each diagnosis fits one panel, but you have used {', '.join(twice)} more than once.")
-    guesses = dict(zip(CURVES, digits, strict=True))
-    wrong = [panel for panel, digit in guesses.items() if fingerprint(f"3.5{panel}", digit) != CURVES[panel][0]]
-    if wrong:
-        raise Wrong(f"{8 - len(wrong)} of 8 are right. Look again at panel {wrong[0]}: {CURVES[wrong[0]][1]}")
-    return "Level, slope, gap and rhythm: four looks tell the eight apart."
-
-
-@exercise("3.6", "a number", *NUMBER)
+@exercise("3.5", "a number", *NUMBER)
 def softmax_twice(answer):
     surest = torch.eye(10)[:1]  # probability 1 for the right class: the best that can go into the second softmax
     right = functional.cross_entropy(surest, torch.tensor([0])).item()
@@ -120,6 +91,35 @@ def softmax_twice(answer):
     otherwise = "Put in the best ten numbers there can be: 1 for the right class, 0 for the others."
     compare(answer, right, hints, otherwise, near=5e-3)
     return "Even a network that is sure and right seems unsure after a second softmax."
+
+
+CURVES = {  # the fingerprint of the diagnosis, and what to look at
+    "a": ("3422eb", "how far apart are training and validation at the end?"),
+    "b": ("54a806", "is it still falling at the end, and how straight?"),
+    "c": ("8a2f99", "it falls like a good run at first. When does it stop, and how far up?"),
+    "d": (
+        "1849e3",
+        "the jumping has a rhythm. How many steps is a wave long? Which lines does the training loss stay above?",
+    ),
+    "e": ("dfc1e6", "at which of the two dotted lines does the training loss come to rest?"),
+    "f": ("8dc1a1", "does validation follow training down, and is there any trouble at all?"),
+    "g": ("f3b311", "how long does it stay at ln 10?"),
+    "h": ("73713c", "how high does it jump, and is there a rhythm in it?"),
+}
+
+
+@exercise("3.6", "eight digits in quotes", str)
+def eight_curves(answer):
+    digits = "".join(answer.split()).replace(",", "")
+    if len(digits) != 8 or not set(digits) <= set("12345678"):
+        raise Wrong("give one digit from 1 to 8 for each panel, that for panel a first: eight digits in quotes.")
+    if twice := sorted({digit for digit in digits if digits.count(digit) > 1}):
+        raise Wrong(f"each diagnosis fits one panel, but you have used {', '.join(twice)} more than once.")
+    guesses = dict(zip(CURVES, digits, strict=True))
+    wrong = [panel for panel, digit in guesses.items() if fingerprint(f"3.6{panel}", digit) != CURVES[panel][0]]
+    if wrong:
+        raise Wrong(f"{8 - len(wrong)} of 8 are right. Look again at panel {wrong[0]}: {CURVES[wrong[0]][1]}")
+    return "Level, slope, gap and rhythm: four looks tell the eight apart."
 
 
 @exercise("3.7", "a learning rate", *NUMBER)
@@ -141,4 +141,7 @@ def high_rate(answer, build: Callable[[], VGG], data: Dataset):
         raise Wrong(f"with {answer:g} the loss ends at {reached:.2f}, above ln 10: it learns nothing. Take a third.")
     if reached > low:
         raise Wrong(f"with {answer:g} the loss ends at {reached:.2f}, with 0.01 at {low:.2f}: too high. Take a third.")
-    return f"With {answer:g} the loss ends at {reached:.2f}, with 0.01 at {low:.2f}."
+    if (above := final(3 * answer)) < low:
+        raise Wrong(f"{answer:g} works, but so does {3 * answer:g}: the loss ends at {above:.2f}. Go up further.")
+    ends = f"with 0.01 at {low:.2f}, with three times your rate at {above:.2f}"
+    return f"With {answer:g} the loss ends at {reached:.2f}, {ends}."
