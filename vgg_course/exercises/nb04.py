@@ -10,7 +10,7 @@ from vgg_course.evaluation import accuracy, predict
 from vgg_course.exercises import NUMBER, Wrong, attempt, choice, compare, exercise
 
 
-@exercise("4.1", "two numbers from 0 to 1: all images, cats", tuple, list)
+@exercise("4.1", "two numbers from 0 to 1 (all images, cats)", tuple, list)
 def always_cat(answer):
     labels = torch.arange(100) % 10
     said_cat = torch.full((100,), 3)
@@ -39,7 +39,7 @@ def top_three(answer, logits, labels):
     return f"{right:.1%}, against {accuracy(logits, labels):.1%} for the largest alone."
 
 
-@exercise("4.3", "two numbers from 0 to 1: right answers, wrong ones", tuple, list)
+@exercise("4.3", "two numbers from 0 to 1 (right answers, wrong ones)", tuple, list)
 def sure_for_good_reason(answer, logits, labels):
     def means(values):
         return values[good].mean().item(), values[~good].mean().item()
@@ -115,7 +115,7 @@ def images_needed(answer):
     return f"About {round(right, -3):,.0f}. With 10,000 images, the half width is {100 * now:.1f} points."
 
 
-@exercise("4.7", "a letter, in quotes", str)
+@exercise("4.7", "a letter in quotes", str)
 def forgotten(answer):
     hints = {
         "c05702": "inference_mode() saves memory and time. It changes no number.",
