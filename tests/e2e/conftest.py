@@ -21,6 +21,12 @@ FLAGS = [
     *("--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
 ]
+# Errors in the console that are not of our making: Lab asks its server for what is not installed, such as a language
+# server, and for news; offline the badge of the head cannot be had.
+LABS_OWN = ("/lab/api/", "/lsp/", "/api/", "/favicon.ico", "/static/favicons/")
+OFFLINE = ("https://colab.research.google.com/assets/colab-badge.svg",)
+NOT_BLANK = "document.body.innerText.trim().length + document.querySelectorAll('svg, img').length"
+IMAGES = "[...document.querySelectorAll('.jp-Notebook img')].filter((image) => !image.src.includes('colab-badge'))"
 
 
 def browser_options() -> dict:
@@ -171,13 +177,32 @@ class Notebook:
     def __init__(self, page, lab: Lab, name: str) -> None:
         self.page, self.lab, self.name, self.errors = page, lab, name, []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.on("console", self.hear)
         # A workspace of its own: nothing is restored from the test before.
         workspace = f"{name.removesuffix('.ipynb')}-{time.monotonic_ns()}"
         page.goto(
             f"http://localhost:{lab.port}/lab/workspaces/{workspace}/tree/{lab.folder.name}/{name}?token={lab.token}"
         )
         page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
+
+    def hear(self, message) -> None:
+        """Note an error in the browser's console, but for those of Lab itself, and of an image of another host."""
+        where = message.location["url"]
+        labs_own = where.startswith(tuple(f"http://localhost:{self.lab.port}{path}" for path in LABS_OWN))
+        if message.type == "error" and not (labs_own or where in OFFLINE or "ResizeObserver" in message.text):
+            self.errors.append(f"{message.text} ({where})")
+
+    def frames(self) -> list:
+        """The frames in the page: none of them is blank."""
+        found = self.page.frames[1:]
+        assert all(frame.evaluate(NOT_BLANK) for frame in found), [frame.url for frame in found]
+        return found
+
+    def images(self) -> int:
+        """How many images of ours the notebook shows; each of them is there."""
+        self.page.wait_for_function(f"() => {IMAGES}.every((image) => image.complete)", timeout=10_000)
+        assert self.page.evaluate(f"{IMAGES}.filter((image) => !image.naturalWidth).map((image) => image.src)") == []
+        return self.page.evaluate(f"{IMAGES}.length")
 
     def run_all(self) -> None:
         deadline = time.monotonic() + 90

@@ -4,6 +4,7 @@ The exercises are solved with the solutions folded below them, and ``check`` has
 same run, each control of each widget is moved, and the words of the head lead to the glossary.
 """
 
+import json
 import re
 import time
 from pathlib import Path
@@ -11,8 +12,6 @@ from pathlib import Path
 import pytest
 
 NOTEBOOKS = sorted(path.name for path in (Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
-# Lab's own console, offline: its extension manager and news ask the network; it measures cells before they are there.
-NOT_OURS = ("favicon", "ResizeObserver", "net::ERR_", "/lab/api/", "/lsp/", "extension", "Failed to load resource")
 INTERACTIVE = ("01", "02", "04")
 # What a widget shows: its picture, and what it says in red.
 SHOWN = """(widget) => ({
@@ -38,8 +37,10 @@ def test_run_all(name, open_notebook, screenshots):
             if exercise := re.search(r'^check\("([\d.]+)"', source, flags=re.M):
                 shown = "".join("".join(output.get("text", "")) for output in outputs)
                 assert f"{exercise[1]} ✓ Right." in shown, f"{source}\n{shown}"
-    for frame in opened.page.frames[1:]:  # none is blank
-        assert frame.evaluate("document.body.innerText.trim().length + document.querySelectorAll('svg, img').length")
+    opened.frames()
+    markdown = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    drawn = sum("image/png" in output.get("data", {}) for cell in cells for output in cell.get("outputs", []))
+    assert opened.images() >= drawn + markdown.count("](figures/") > 0
     widgets = opened.page.locator(".widget-interact")
     interactive = [c for c in cells if c["cell_type"] == "code" and "interact(" in "".join(c["source"])]
     assert widgets.count() == len(interactive) >= (name[:2] in INTERACTIVE)
@@ -49,8 +50,18 @@ def test_run_all(name, open_notebook, screenshots):
     if name == NOTEBOOKS[0]:
         to_the_glossary_and_back(opened.page)
         opened.page.screenshot(path=screenshots / "from the glossary.png")
-    errors = [error for error in opened.errors if not any(word in error for word in NOT_OURS)]
-    assert not errors, errors
+    assert not opened.errors, opened.errors
+
+
+def test_a_figure_that_is_missing_is_noticed(lab, open_notebook):
+    cell = {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "![none](figures/none.svg)"}
+    text = json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    (lab.folder / "missing.ipynb").write_text(text, encoding="utf-8")
+    opened = open_notebook("missing.ipynb")
+    opened.page.locator(".jp-Notebook img").wait_for(state="attached")
+    with pytest.raises(AssertionError, match=r"figures/none\.svg"):
+        opened.images()
+    assert [error for error in opened.errors if "404" in error and "figures/none.svg" in error], opened.errors
 
 
 def move_all_controls(widget) -> int:

@@ -60,6 +60,7 @@ def test_the_plot_grows_while_the_cell_runs(lab, open_notebook, screenshots):
     opened = open_notebook("throw_away.ipynb")
     opened.run_all()
     frame = visdom_frame(opened.page, 60)
+    assert frame in opened.frames()
     counts = three_counts(opened.page, frame)
     opened.page.screenshot(path=screenshots / "live.png")
     assert len(counts) == 3, counts
@@ -78,6 +79,7 @@ def test_notebook_03_shows_the_training_live(open_notebook, screenshots):
     opened = open_notebook(NOTEBOOK_03.name)
     opened.run_all()
     frame = visdom_frame(opened.page, 240)
+    assert frame in opened.frames()
     frame.frame_element().scroll_into_view_if_needed()
     counts = three_counts(opened.page, frame, apart=0.2)  # the training is short
     opened.page.screenshot(path=screenshots / "notebook 03 live.png")
