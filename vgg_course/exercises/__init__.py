@@ -63,7 +63,7 @@ def find(name: str) -> Exercise:
     return EXERCISES[name]
 
 
-def exercise(name: str, wanted: str, *kinds: type) -> Callable[[Callable[..., str]], Callable[..., str]]:
+def exercise(name: str, wanted: str, *kinds: Any) -> Callable[[Callable[..., str]], Callable[..., str]]:
     """Make the function below it the judge of exercise ``name``; answers are of one of these ``kinds``."""
 
     def register(judge: Callable[..., str]) -> Callable[..., str]:

@@ -1,6 +1,7 @@
 """The judges of notebook 01."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from vgg_course.exercises import NUMBER, Wrong, attempt, choice, compare, exerci
 
 
 @exercise("1.1", "a tuple of four numbers", tuple, list, torch.Size)
-def shape(answer):
+def shape(answer: Any) -> str:
     layer = nn.Conv2d(3, 16, kernel_size=5, stride=2, padding=2)
     right = tuple(layer(torch.zeros(8, 3, 64, 64)).shape)
     hints = {
@@ -24,9 +25,9 @@ def shape(answer):
 
 
 @exercise("1.2", "a whole number", int)
-def parameters(answer):
+def parameters(answer: Any) -> str:
     layer = nn.Conv2d(128, 256, kernel_size=3)
-    weights, biases = layer.weight.numel(), layer.bias.numel()
+    weights, biases = layer.weight.numel(), layer.out_channels
     hints = {
         weights: "These are the weights. Each filter has one number more.",
         weights + 128: "There is one bias for each filter, not for each input channel.",
@@ -38,10 +39,10 @@ def parameters(answer):
 
 
 @exercise("1.3", "a whole number, the side in pixels", int)
-def receptive_field(answer):
+def receptive_field(answer: Any) -> str:
     entries = [64, 64, "M", 128, 128, "M"]
 
-    def side(pool_adds=1, pool_doubles=2):
+    def side(pool_adds: int = 1, pool_doubles: int = 2) -> int:
         seen, distance = 1, 1
         for entry in entries:
             seen += distance * (pool_adds if entry == "M" else 2)
@@ -59,7 +60,7 @@ def receptive_field(answer):
 
 
 @exercise("1.4", "a tensor of shape (1, 1, 2, 2)", torch.Tensor)
-def average_pool(answer):
+def average_pool(answer: Any) -> str:
     if answer.shape != (1, 1, 2, 2):
         raise Wrong(f"the weight of one filter for one channel has the shape (1, 1, 2, 2), not {tuple(answer.shape)}.")
     torch.manual_seed(0)
@@ -74,7 +75,7 @@ def average_pool(answer):
 
 
 @exercise("1.5", "a number, the factor f", *NUMBER)
-def factor(answer):
+def factor(answer: Any) -> str:
     kept = 1 / 4
     hints = {2: "That is ReLU's factor. It makes up for a half.", kept: "That is what is left. The weights undo it."}
     compare(answer, 1 / kept, hints, "What the activation leaves, times f, should be 1.", near=1e-6)
@@ -82,11 +83,13 @@ def factor(answer):
 
 
 @exercise("1.6", "a tuple of four numbers", tuple, list, torch.Tensor)
-def by_hand(answer):
+def by_hand(answer: Any) -> str:
     image = torch.tensor([[2.0, 0, 1], [1, 3, 0], [0, 1, 2]]).view(1, 1, 3, 3)
     weight = torch.tensor([[1.0, -1], [0, 2]]).view(1, 1, 2, 2)
 
-    def numbers(weight=weight, bias=-3.0, last=torch.relu):
+    def numbers(
+        weight: torch.Tensor = weight, bias: float = -3.0, last: Callable[..., torch.Tensor] = torch.relu
+    ) -> tuple[float, ...]:
         return tuple(last(functional.conv2d(image, weight, torch.tensor([bias]))).flatten().tolist())
 
     hints = {
@@ -105,7 +108,7 @@ def by_hand(answer):
 
 
 @exercise("1.7", "a letter in quotes", str)
-def which_line(answer):
+def which_line(answer: Any) -> str:
     hints = {
         "a3c533": "That line is the cause: it makes batch norm use the mean and variance of the batch.",
         "32b412": "That line saves memory and time. It does not change a number.",
@@ -116,7 +119,7 @@ def which_line(answer):
 
 
 @exercise("1.8", "a function of image, weight, bias and padding", Callable)
-def conv2d_by_hand(answer):
+def conv2d_by_hand(answer: Any) -> str:
     torch.manual_seed(0)
     cases = [(1, 1, 5, 3, 0), (3, 4, 6, 3, 0), (3, 2, 6, 3, 1), (2, 3, 4, 1, 2)]
     for channels, filters, side, kernel_size, padding in cases:
@@ -147,7 +150,7 @@ def conv2d_by_hand(answer):
 
 
 @exercise("1.9", "a tensor of shape (3, 3)", torch.Tensor)
-def diagonal_filter(answer):
+def diagonal_filter(answer: Any) -> str:
     if answer.shape != (3, 3):
         raise Wrong(f"one filter for one channel has the shape (3, 3), not {tuple(answer.shape)}.")
     weight, edge = answer.detach().float().view(1, 1, 3, 3), torch.ones(9, 9).triu().view(1, 1, 9, 9)

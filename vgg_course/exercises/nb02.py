@@ -1,7 +1,8 @@
 """The judges of notebook 02."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from vgg_course import vgg
 from vgg_course.exercises import NUMBER, Wrong, attempt, compare, exercise
 
 
-def work(entries, side):
+def work(entries: Sequence[Any], side: int) -> list[tuple[int, int]]:
     """The multiply-adds of each convolution and the numbers that it gives, for one image."""
     rows, channels = [], 3
     for v in entries:
@@ -23,7 +24,7 @@ def work(entries, side):
 
 
 @exercise("2.1", 'a name such as "VGG-10"', str, int)
-def name(answer):
+def name(answer: Any) -> str:
     number = re.search(r"\d+", str(answer))
     if not number:
         raise Wrong("the name is VGG with a number behind it.")
@@ -38,7 +39,7 @@ def name(answer):
 
 
 @exercise("2.2", "a whole number", int)
-def head(answer):
+def head(answer: Any) -> str:
     inputs = 512 * 8 * 8
     hints = {
         512 * 4 * 4 * 4096: "This is right for 32 pixels. Which maps do three pools leave of 64?",
@@ -52,7 +53,7 @@ def head(answer):
 
 
 @exercise("2.3", "a number from 0 to 1", *NUMBER)
-def share(answer):
+def share(answer: Any) -> str:
     layers, linear = work(vgg.cfg["D"], 224), 25088 * 4096 + 4096 * 4096 + 4096 * 1000
     total = sum(row[0] for row in layers) + linear
     first, second = layers[2][0] / total, layers[3][0] / total
@@ -69,7 +70,7 @@ def share(answer):
 
 
 @exercise("2.4", "a whole number of images", int)
-def batch(answer):
+def batch(answer: Any) -> str:
     room, numbers, others = 8 * 10**9, *(sum(row[1] for row in work(vgg.cfg[key], 224)) for key in "ED")
     right = room // (4 * numbers)
     hints = {
@@ -83,7 +84,7 @@ def batch(answer):
 
 
 @exercise("2.5", "a function", Callable)
-def average_layers(answer):
+def average_layers(answer: Any) -> str:
     for entries, batch_norm in (([4, "A", 8, "M"], False), (["A", 4, 4, "M", "A"], True)):
         wanted = _with_average(entries, batch_norm)
         model = attempt(answer, entries, batch_norm)
@@ -102,7 +103,7 @@ def average_layers(answer):
     return "A new kind of entry is a new branch; the rest of the list stays as it is."
 
 
-def _with_average(entries, batch_norm):
+def _with_average(entries: Sequence[Any], batch_norm: bool) -> nn.Sequential:
     layers = vgg.make_layers(["M" if v == "A" else v for v in entries], batch_norm)
     places = [place for place, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
     for place, v in zip(places, [v for v in entries if isinstance(v, str)], strict=True):
@@ -112,7 +113,7 @@ def _with_average(entries, batch_norm):
 
 
 @exercise("2.6", "a class", Callable)
-def sized(answer):
+def sized(answer: Any) -> str:
     for key, side in (("custom", 32), ("quick", 64), ("A", 96)):
         entries = vgg.cfg[key]
         channels = [v for v in entries if v != "M"][-1]
@@ -135,7 +136,7 @@ def sized(answer):
 
 
 @exercise("2.7", "a list such as [16, 'M', 32]", list, tuple)
-def budget(answer):
+def budget(answer: Any) -> str:
     try:
         with torch.device("meta"):
             model = vgg.VGG(vgg.make_layers(answer), num_classes=10, global_pool=True, hidden=())

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from itertools import count, pairwise
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -14,7 +15,7 @@ from vgg_course.vgg import VGG
 
 
 @exercise("3.1", "a number", *NUMBER)
-def first_loss(answer):
+def first_loss(answer: Any) -> str:
     classes = 1000
     hints = {
         math.log(10): "That is the loss for ten classes.",
@@ -31,7 +32,7 @@ def first_loss(answer):
 
 
 @exercise("3.2", "a number of steps", *NUMBER)
-def vanishing(answer):
+def vanishing(answer: Any) -> str:
     def factor(step: int) -> float:
         return SCHEDULES["step_per_batch"](step, 98, 50)
 
@@ -47,7 +48,7 @@ def vanishing(answer):
 
 
 @exercise("3.3", "a letter in quotes", str)
-def no_zero_grad(answer):
+def no_zero_grad(answer: Any) -> str:
     hints = {
         "fdf449": "The first steps may be faster, like a ball that rolls. Look at all 48: can it stop in time?",
         "454947": "What does backward do with gradients that are there already? Call it twice and print them.",
@@ -57,7 +58,7 @@ def no_zero_grad(answer):
 
 
 @exercise("3.4", "a function", Callable)
-def warm_up(answer):
+def warm_up(answer: Any) -> str:
     for epoch in (4, 10, 98):
         rates = []
         for step in range(3 * epoch):
@@ -79,7 +80,7 @@ def warm_up(answer):
 
 
 @exercise("3.5", "a number", *NUMBER)
-def softmax_twice(answer):
+def softmax_twice(answer: Any) -> str:
     surest = torch.eye(10)[:1]  # probability 1 for the right class: the best that can go into the second softmax
     right = functional.cross_entropy(surest, torch.tensor([0])).item()
     hints = {
@@ -109,7 +110,7 @@ CURVES = {  # the fingerprint of the diagnosis, and what to look at
 
 
 @exercise("3.6", "eight digits in quotes", str)
-def eight_curves(answer):
+def eight_curves(answer: Any) -> str:
     digits = "".join(answer.split()).replace(",", "")
     if len(digits) != 8 or not set(digits) <= set("12345678"):
         raise Wrong("give one digit from 1 to 8 for each panel, that for panel a first: eight digits in quotes.")
@@ -123,7 +124,7 @@ def eight_curves(answer):
 
 
 @exercise("3.7", "a learning rate", *NUMBER)
-def high_rate(answer, build: Callable[[], VGG], data: Dataset):
+def high_rate(answer: Any, build: Callable[[], VGG], data: Dataset) -> str:
     if not 0 < answer < 1e6:
         raise Wrong("a learning rate is a number above 0, and not a huge one.")
     if answer < 0.02:

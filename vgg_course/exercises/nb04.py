@@ -1,17 +1,21 @@
 """The judges of notebook 04."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 
+from vgg_course.data import Images
 from vgg_course.evaluation import accuracy, predict
 from vgg_course.exercises import NUMBER, Wrong, attempt, choice, compare, exercise
 
 
 @exercise("4.1", "two numbers from 0 to 1 (all images, cats)", tuple, list)
-def always_cat(answer):
+def always_cat(answer: Any) -> str:
     labels = torch.arange(100) % 10
     said_cat = torch.full((100,), 3)
     right = ((said_cat == labels).float().mean(), (said_cat == labels)[labels == 3].float().mean())
@@ -25,7 +29,7 @@ def always_cat(answer):
 
 
 @exercise("4.2", "a number from 0 to 1", *NUMBER)
-def top_three(answer, logits, labels):
+def top_three(answer: Any, logits: torch.Tensor, labels: torch.Tensor) -> str:
     hit = logits.topk(3, dim=1).indices == labels[:, None]
     right = hit.any(1).float().mean().item()
     hints = {
@@ -40,8 +44,8 @@ def top_three(answer, logits, labels):
 
 
 @exercise("4.3", "two numbers from 0 to 1 (right answers, wrong ones)", tuple, list)
-def sure_for_good_reason(answer, logits, labels):
-    def means(values):
+def sure_for_good_reason(answer: Any, logits: torch.Tensor, labels: torch.Tensor) -> str:
+    def means(values: torch.Tensor) -> tuple[float, float]:
         return values[good].mean().item(), values[~good].mean().item()
 
     good = logits.argmax(1) == labels
@@ -58,7 +62,7 @@ def sure_for_good_reason(answer, logits, labels):
 
 
 @exercise("4.4", "a tensor of logits, a row for each image", torch.Tensor)
-def mirrored(answer, model, split):
+def mirrored(answer: Any, model: nn.Module, split: Images) -> str:
     plain, flipped, upside_down = (
         predict(model, replace(split, images=images))
         for images in (split.images, split.images.flip(3), split.images.flip(2))
@@ -81,7 +85,7 @@ def mirrored(answer, model, split):
 
 
 @exercise("4.5", "a number from 0 to 1", *NUMBER)
-def ece_by_hand(answer):
+def ece_by_hand(answer: Any) -> str:
     confidence, good = torch.tensor([0.9, 0.9, 0.9, 0.6, 0.6]).double(), torch.tensor([1, 1, 0, 1, 1]).double()
     gaps = torch.stack([(good - confidence)[part].mean() for part in (confidence > 0.75, confidence <= 0.75)])
     share = torch.tensor([3, 2]).double() / 5
@@ -100,7 +104,7 @@ def ece_by_hand(answer):
 
 
 @exercise("4.6", "a number of images", *NUMBER)
-def images_needed(answer):
+def images_needed(answer: Any) -> str:
     p, half = 0.931, 0.001
     right = 1.96**2 * p * (1 - p) / half**2
     now = 1.96 * math.sqrt(p * (1 - p) / 10_000)
@@ -116,7 +120,7 @@ def images_needed(answer):
 
 
 @exercise("4.7", "a letter in quotes", str)
-def forgotten(answer):
+def forgotten(answer: Any) -> str:
     hints = {
         "c05702": "inference_mode() saves memory and time. It changes no number.",
         "4492e7": "There is no dropout here. With it, each run would give other numbers.",
@@ -127,7 +131,7 @@ def forgotten(answer):
 
 
 @exercise("4.8", "a list of positions and some words", tuple, list)
-def common(answer, logits, labels):
+def common(answer: Any, logits: torch.Tensor, labels: torch.Tensor) -> str:
     if len(answer) != 2 or not isinstance(answer[1], str):
         raise Wrong("give two things: ([positions], 'what they have in common').")
     places = answer[0].tolist() if isinstance(answer[0], torch.Tensor) else answer[0]
@@ -147,7 +151,7 @@ def common(answer, logits, labels):
 
 
 @exercise("4.9", "a function (ask, pixels, labels, epsilon) -> pixels")
-def attack(answer, ask, pixels, labels):
+def attack(answer: Any, ask: Callable[[torch.Tensor], torch.Tensor], pixels: torch.Tensor, labels: torch.Tensor) -> str:
     if not callable(answer):
         raise Wrong("an answer here is a function: def answer(ask, pixels, labels, epsilon): ...")
     epsilon = 2 / 255

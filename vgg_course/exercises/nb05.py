@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -18,7 +19,7 @@ def _work(channels: int, out: int, side: int) -> int:
 
 
 @exercise("5.1", "a whole number", int)
-def multiply_adds(answer):
+def multiply_adds(answer: Any) -> str:
     right = _work(64, 128, 16)
     hints = {
         right // 9: "A filter looks at 3×3 pixels: that is a factor of nine.",
@@ -32,7 +33,7 @@ def multiply_adds(answer):
 
 
 @exercise("5.2", "a number, the factor", *NUMBER)
-def double_and_halve(answer):
+def double_and_halve(answer: Any) -> str:
     hints = {
         4: "The channels bring a factor of 4. What do the pixels bring?",
         1 / 4: "The pixels bring a quarter. What do the channels bring, in and out?",
@@ -44,14 +45,14 @@ def double_and_halve(answer):
 
 
 @exercise("5.3", "two speeds in GFLOP/s, a tuple", tuple, list)
-def under_the_roof(answer):
+def under_the_roof(answer: Any) -> str:
     roofs = [min(500 * factor, 50 * factor * 20) for factor in (1, 2)]
     hints = {
         (50 * 20, 100 * 20): "That is what the memory allows. The other limit is the peak.",
         (roofs[0], roofs[0]): "The peak is doubled in bf16, and each number has half the bytes.",
         (roofs[0], 50 * 20): "Half the bytes a number: how many operations a byte are that?",
     }
-    hints.pop(tuple(roofs), None)
+    hints.pop((roofs[0], roofs[1]), None)
     compare(
         tuple(answer), tuple(roofs), hints, "A layer reaches the lower of two limits: peak, and intensity × bandwidth."
     )
@@ -59,7 +60,7 @@ def under_the_roof(answer):
 
 
 @exercise("5.4", "a number of megabytes", *NUMBER)
-def all_reduce(answer):
+def all_reduce(answer: Any) -> str:
     parameters = sum(p.numel() for p in VGG(make_layers(cfg["cifar10"]), 10, input_size=32).parameters())
     copy = 4 * parameters / 1e6
     hints = {
@@ -73,7 +74,7 @@ def all_reduce(answer):
 
 
 @exercise("5.5", "a function of part and factor", object)
-def whole_from_part(answer):
+def whole_from_part(answer: Any) -> str:
     if not callable(answer):
         raise Wrong("an answer here is a function: def answer(part, factor): ...")
     for part, factor in [(0.5, 2.0), (0.9, 10.0), (1.0, 7.0), (0.0, 5.0)]:
@@ -92,7 +93,7 @@ def whole_from_part(answer):
 
 
 @exercise("5.6", "a test accuracy from 0 to 1 and the seconds of training, a tuple", tuple, list)
-def leaderboard(answer, dataset="cifar10"):
+def leaderboard(answer: Any, dataset: str = "cifar10") -> str:
     values = [plain(value) for value in answer]
     if len(values) != 2 or not all(isinstance(value, NUMBER) and math.isfinite(value) for value in values):
         raise Wrong("give two numbers: the accuracy and the seconds.")
