@@ -1,13 +1,8 @@
 """The project's own files agree with each other."""
 
-import os
 import re
-import shutil
-import subprocess
 import tomllib
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -83,12 +78,3 @@ def test_every_target_of_make_has_its_plain_commands():
             commands = [f".venv/bin/python {file}" for file in re.findall(r"`\S+ (benchmarks/\w+\.py)`", linux)]
             assert all((ROOT / command.split()[1]).exists() for command in commands)
         assert commands and all(f"`{command}`" in linux for command in commands), (target, commands)
-
-
-@pytest.mark.skipif(not (shutil.which("make") and shutil.which("expand")), reason="there is no make")
-def test_make_alone_prints_what_it_can_do():
-    env = {name: value for name, value in os.environ.items() if "MAKE" not in name}  # also when make itself runs this
-    done = subprocess.run(["make"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=True)
-    printed = dict(line.removeprefix("make ").split(maxsplit=1) for line in done.stdout.splitlines())
-    assert set(printed) == set(re.findall(r"^([\w-]+):.*## ", (ROOT / "Makefile").read_text("utf-8"), flags=re.M))
-    assert all(len(words) > 10 for words in printed.values())

@@ -1,6 +1,7 @@
 """The judges of notebook 06."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from vgg_course.sources import FOLDS
 
 
 @exercise("6.1", "a tuple of three numbers", tuple, list)
-def splits(answer):
+def splits(answer: Any) -> str:
     images = 40
     fifth = images // FOLDS
     hints = {
@@ -25,7 +26,7 @@ def splits(answer):
 
 
 @exercise("6.2", "a whole number", int)
-def head(answer):
+def head(answer: Any) -> str:
     layer = nn.Linear(2048, 3)
     weights, biases = layer.weight.numel(), layer.bias.numel()
     hints = {
@@ -38,7 +39,7 @@ def head(answer):
 
 
 @exercise("6.3", "one of the letters a, b, c, in quotes", str)
-def leak(answer):
+def leak(answer: Any) -> str:
     hints = {
         "d20018": "A network that is too small fails on the test images, too.",
         "6f74cc": "Then the loss would not fall, and the test would be bad, too.",
@@ -48,7 +49,7 @@ def leak(answer):
 
 
 @exercise("6.4", "a function of width and height")
-def middle_square(answer):
+def middle_square(answer: Any) -> str:
     if not callable(answer):
         raise Wrong("an answer here is a function: def answer(width, height): ...")
     for width, height in ((40, 30), (30, 50), (32, 32), (101, 20)):
@@ -66,7 +67,7 @@ def middle_square(answer):
 
 
 @exercise("6.5", "a number from 0 to 1", *NUMBER)
-def standard_error(answer):
+def standard_error(answer: Any) -> str:
     p, n = 20 / 25, 25
     variance = p * (1 - p) / n
     hints = {
@@ -79,7 +80,7 @@ def standard_error(answer):
 
 
 @exercise("6.6", "a tensor (N, classes), the logits for the test images", torch.Tensor)
-def few_images(answer, labels=None, bar=0.0):
+def few_images(answer: Any, labels: Any = None, bar: float = 0.0) -> str:
     if answer.dim() != 2 or len(answer) != len(labels) or answer.shape[1] <= labels.max():
         raise Wrong(f"logits have a row for each of the {len(labels)} images, a column for each class.")
     if not answer.isfinite().all():
