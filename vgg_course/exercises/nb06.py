@@ -61,7 +61,10 @@ def middle_square(answer: Any) -> str:
             (left, top, side, side): "The last two are the right and the bottom edge, not width and height.",
             (0, 0, side, side): "That is the corner at the top left. Half of the rest goes on each side.",
         }
-        words = f"For {width}x{height} pixels, the square has a side of {side} and the same space left and right."
+        words = (
+            f"For {width}x{height} pixels, the square has a side of {side}. "
+            "Half of the rest, rounded down, is cut off on the left or at the top."
+        )
         compare(tuple(box) if isinstance(box, list) else box, (left, top, left + side, top + side), hints, words)
     return "The shorter side stays whole, and the longer one loses the same at both ends."
 
@@ -89,5 +92,7 @@ def few_images(answer: Any, labels: Any = None, bar: float = 0.0) -> str:
     if score == 1 and len(labels) > 100:
         raise Wrong("all of them right, from so few images? Has the network seen the test images?")
     if score <= bar:
-        raise Wrong(f"{score:.1%} are right; the cut at the end has {bar:.1%} already. Try an earlier cut.")
+        raise Wrong(
+            f"{score:.1%} are right; the cut at the end reached {bar:.1%} on the validation images. Try an earlier cut."
+        )
     return f"{score:.1%} of the test images, from so few. Can you still find a better way?"
