@@ -73,7 +73,9 @@ def no_venv(environment, monkeypatch, tmp_path) -> str:
 
 
 def no_index(environment, monkeypatch, tmp_path) -> str:
-    (tmp_path / "pip.py").write_text("raise SystemExit('ERROR: Failed to establish a new connection: refused')")
+    (tmp_path / "pip.py").write_text(
+        "raise SystemExit('ERROR: Failed to establish a new connection: refused')", encoding="utf-8"
+    )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(environment, "PYTHON", Path(sys.executable))
     return raised(environment.pip, "install").removeprefix("SystemExit: ")

@@ -84,6 +84,7 @@ def test_types_and_docstrings_are_checked():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert settings["mypy"]["strict"] and settings["mypy"]["packages"] == ["vgg_course"]
+    assert all(set(excused) == {"module", "ignore_missing_imports"} for excused in settings["mypy"]["overrides"])
     assert "-m mypy" in makefile and (ROOT / "vgg_course" / "py.typed").exists()
     assert "pytest --doctest-modules" in makefile and "vgg_course" in settings["pytest"]["ini_options"]["testpaths"]
 
