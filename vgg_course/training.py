@@ -73,9 +73,8 @@ def fit(
     team = Team(recipe.resolve_device())  # this process, or all those that torchrun has started
     learner = _Learner(model, recipe, len(data.train), team)
     train, validation = data.train.to(learner.device), data.validation.to(learner.device)
-    tracker, checkpoint = (tracker, checkpoint) if team.first else (None, None)
-    disable = not (progress and team.first)
-    bar = tqdm(desc=learner.remark, total=learner.steps * recipe.epochs, unit="batch", disable=disable)
+    tracker, checkpoint, progress = (tracker, checkpoint, progress) if team.first else (None, None, False)
+    bar = tqdm(desc=learner.remark, total=learner.steps * recipe.epochs, unit="batch", disable=not progress)
     log = _Log(history, recipe, tracker, bar)
     settings = asdict(recipe) | {"device": learner.device.type, "precision": learner.precision}  # what "auto" stood for
     try:

@@ -114,7 +114,7 @@ def install_assets() -> str:
             how = "from npm"
         if not _complete(new / "static"):
             raise RuntimeError("npm has sent other files of visdom's page than expected")
-        (new / "static" / "version.built").write_text(VERSION)
+        (new / "static" / "version.built").write_text(VERSION, encoding="utf-8")
         shutil.rmtree(target, ignore_errors=True)
         new.rename(target)
     return f"the files of visdom's page were fetched {how}: {target}"
@@ -212,7 +212,7 @@ def serve(
     sockets: list[Any] = [socket_handlers.SocketHandler, socket_handlers.VisSocketHandler]
     for handler in sockets:
         handler.check_origin = lambda *_: True
-    (Path(folder) / "style.css").write_text(STYLE)
+    (Path(folder) / "style.css").write_text(STYLE, encoding="utf-8")
     options = {"base_url": base_url, "env_path": folder, "use_frontend_client_polling": polling}
     run_server.start_server(port=port, bind_local=True, print_func=ready, **options)
 
