@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -183,6 +184,15 @@ def test_the_dockerfile_copies_what_there_is():
     version = re.search(r"^FROM python:(3\.\d+)-slim$", text, flags=re.M)[1]
     assert version in (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
     assert re.search(r"^USER (?!root)", text, flags=re.M)
+
+
+def test_hadolint_has_nothing_to_say():
+    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    linter = shutil.which("hadolint", path=beside)
+    if linter is None:
+        pytest.skip("no hadolint here; it has no package for Windows")
+    done = subprocess.run([linter, str(ROOT / "Dockerfile")], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and not done.stdout, done.stdout + done.stderr
 
 
 def test_compose_opens_nothing_to_the_network():
