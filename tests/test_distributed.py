@@ -1,11 +1,14 @@
 """Several processes, one training: real processes, started by torchrun, on the CPU with gloo."""
 
+import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import ddp_run
@@ -55,15 +58,35 @@ def test_two_processes_learn_what_one_learns(alone, tmp_path):
     same(alone, result)
 
 
-def test_a_killed_rank_ends_the_run_with_one_message_and_another_number_of_processes_goes_on(alone, tmp_path):
-    done = run(tmp_path, 2, "--kill", "1", steps=7)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_ends_the_run_with_one_message_and_another_number_of_processes_goes_on(rank, alone, tmp_path):
+    """Also where the first one is killed, which keeps the checkpoint."""
+    done = run(tmp_path, 2, "--kill", str(rank), steps=7)
     assert done.returncode != 0
-    said = [line for line in done.stderr.splitlines() if "SAID BY" in line]
+    said = [line for line in done.stderr.splitlines() if f"SAID BY {1 - rank}" in line]
     assert len(said) == 1 and "has lost the others" in said[0] and "goes on from the checkpoint" in said[0], done.stderr
     assert read(tmp_path / "run.pt")["step"] == 7
     again = run(tmp_path, 1)
     assert again.returncode == 0 and "going on from" in again.stdout, again.stdout + again.stderr
     same(alone, torch.load(tmp_path / "result.pt", weights_only=True))
+
+
+def test_the_command_of_the_readme(tmp_path):
+    """Of a copy of the package: the checkpoint, which a run that is cut off leaves in data/runs, is in the copy too."""
+    root, records = SCRIPT.parents[1], tmp_path / "data" / "runs"
+    left_out = shutil.ignore_patterns("weights", "__pycache__")
+    shutil.copytree(root / "vgg_course", tmp_path / "vgg_course", ignore=left_out)
+    records.mkdir(parents=True)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*torchrun, "-m", "vgg_course.runs", "digits", "--dataset", "digits", "--epochs", "1"]
+    command += ["--record", str(tmp_path / "mine.json")]
+    env = environ(PYTHONPATH=str(tmp_path))
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("test accuracy") == done.stdout.count("record:") == 1, done.stdout
+    record = json.loads((tmp_path / "mine.json").read_text(encoding="utf-8"))
+    assert (record["name"], record["dataset"], len(record["history"]["seconds"])) == ("digits", "digits", 1)
+    assert list(records.iterdir()) == []
 
 
 @pytest.fixture
@@ -78,9 +101,10 @@ def in_a_team(monkeypatch):
             monkeypatch.setenv(name, value)
         return environ(**common, RANK=str(1 - rank))
 
-    threads = torch.get_num_threads()
+    threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGTERM)
     yield of
     torch.set_num_threads(threads)
+    signal.signal(signal.SIGTERM, handler)
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
@@ -151,6 +175,21 @@ def test_only_a_lost_connection_is_called_one(error, lost, monkeypatch, in_a_tea
     with pytest.raises(kind, match=words) as told, Team(torch.device("cpu")):
         raise error
     assert "\n" not in str(told.value) and left == ([] if lost else [True])
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_who_is_stopped_by_torchrun_has_the_time_to_say_why(stopped, monkeypatch, in_a_team):
+    monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    before = signal.getsignal(signal.SIGTERM)
+    in_a_team(1)
+    expected = pytest.raises(ConnectionError, match="rank 1 of 2 has lost the others") if stopped else nullcontext()
+    with expected, Team(torch.device("cpu")):
+        if stopped:
+            signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == (signal.SIG_IGN if stopped else before)
+    if stopped:
+        signal.raise_signal(signal.SIGTERM)  # changes nothing any more
 
 
 def test_alone_a_team_changes_nothing():

@@ -7,6 +7,8 @@ PyTorch's ``DistributedDataParallel`` does that; a ``Team`` is what ``fit`` need
 """
 
 import os
+import signal
+import threading
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -34,6 +36,7 @@ class Team:
     def __init__(self, device: torch.device) -> None:
         self.size, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
         self.device = device
+        self._handler: Any = None  # of SIGTERM, outside of this training
         if self.size > 1 and device.type == "cuda":
             self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(self.device)
@@ -46,12 +49,17 @@ class Team:
     def __enter__(self) -> "Team":
         if self.size > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+        if self.size > 1 and threading.current_thread() is threading.main_thread():
+            self._handler = signal.signal(signal.SIGTERM, _told_to_stop)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.size == 1:
             return
-        if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in ("gloo", "nccl", "peer")):
+        lost = isinstance(error, RuntimeError) and any(word in str(error).lower() for word in ("gloo", "nccl", "peer"))
+        if self._handler is not None:  # who has lost the others is about to end, and has the time to say so
+            signal.signal(signal.SIGTERM, signal.SIG_IGN if lost else self._handler)
+        if lost:
             raise ConnectionError(
                 f"rank {self.rank} of {self.size} has lost the others: one of them was killed or its machine is gone. "
                 "The same command goes on from the checkpoint, with any number of processes"
@@ -99,3 +107,8 @@ class Team:
             for name, part in parts.items():
                 part.load_state_dict(told[0][name])
         return told[1][0], told[1][1]
+
+
+def _told_to_stop(*_: object) -> None:
+    """torchrun stops all processes when it has lost one, often before they notice that themselves."""
+    raise RuntimeError("torchrun has lost a peer")
