@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -31,6 +32,7 @@ ONCE = """() => {
         seen.add(kind);
     }
 }"""
+OPEN = "document.querySelectorAll('details').forEach((solution) => (solution.open = true))"
 BROKEN = "[...document.images].filter((image) => !image.naturalWidth || !image.alt).map((image) => image.src)"
 
 
@@ -76,7 +78,8 @@ def open_page(browser, url):
     contexts = []
 
     def open_it(width: int):
-        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, base_url=url))
+        size, clipboard = {"width": width, "height": 900}, ["clipboard-read", "clipboard-write"]
+        contexts.append(browser.new_context(viewport=size, base_url=url, permissions=clipboard))
         page = contexts[-1].new_page()
         page.trouble = []
         page.on("pageerror", lambda error: page.trouble.append(str(error)))
@@ -188,12 +191,10 @@ def test_wide_light_and_dark(open_page, pages, screenshots):
     for name in pages:
         page.emulate_media(color_scheme="light")
         page.goto(name)
+        page.evaluate(OPEN)
         page.trouble += [f"{name}: {found}" for found in page.evaluate(BROKEN)]
         page.trouble += [f"{name}: {found}" for found in page.evaluate(AXE, {"rules": {CONTRAST: {"enabled": False}}})]
-        page.evaluate(ONCE)
-        for theme in ("light", "dark"):
-            page.emulate_media(color_scheme=theme)
-            found = page.evaluate(AXE, {"runOnly": {"type": "rule", "values": [CONTRAST]}})
+        for theme, found in contrast(page):
             page.trouble += [f"{name}, {theme}: {one}" for one in found]
             page.screenshot(path=screenshots / f"site {name.replace('/', ' ')} {theme}.png")
     assert not page.trouble, "\n".join(page.trouble)
@@ -203,13 +204,23 @@ def test_narrow(open_page, pages, screenshots):
     page = open_page(400)
     page.add_init_script(path=axe())
     for name in pages:
+        page.emulate_media(color_scheme="light")
         page.goto(name)
-        page.evaluate("document.querySelectorAll('details').forEach((solution) => (solution.open = true))")
+        page.evaluate(OPEN)
         page.trouble += [f"{name}: {one}" for one in page.evaluate(AXE, {"rules": {CONTRAST: {"enabled": False}}})]
         width = page.evaluate("document.documentElement.scrollWidth")
         page.trouble += [f"{name} is {width} pixels wide"] if width > 400 else []
         page.screenshot(path=screenshots / f"site {name.replace('/', ' ')} narrow.png")
+        page.trouble += [f"{name}, {theme}, narrow: {one}" for theme, found in contrast(page) for one in found]
     assert not page.trouble, "\n".join(page.trouble)
+
+
+def contrast(page) -> Iterator[tuple[str, list[str]]]:
+    """What is hard to read, in either theme; afterwards the page has lost most of its words of code."""
+    page.evaluate(ONCE)
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        yield theme, page.evaluate(AXE, {"runOnly": {"type": "rule", "values": [CONTRAST]}})
 
 
 def axe() -> Path:
@@ -219,7 +230,7 @@ def axe() -> Path:
 
 @pytest.mark.parametrize("width", [1280, 400])
 def test_a_visit(open_page, width, screenshots):
-    """From the front page to a notebook, a solution, the dark theme, and a search."""
+    """From the front page to a notebook, a solution, a copied cell, the dark theme, and a search."""
     page = open_page(width)
     page.goto("")
     page.get_by_role("main").get_by_role("link", name="01 Layers").first.click()
@@ -229,6 +240,12 @@ def test_a_visit(open_page, width, screenshots):
     solution.locator("summary").click()
     assert solution.locator(".highlight").first.is_visible()
     assert page.locator("button.copybtn").count() > 20
+    cell = page.locator("div.cell_input").nth(1)
+    cell.hover()
+    cell.locator("button.copybtn").click()
+    cells = json.loads(NOTEBOOKS[0].read_text(encoding="utf-8"))["cells"]
+    second = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"][1]
+    assert page.evaluate("navigator.clipboard.readText()").strip() == second.strip()
     colour, colours = "getComputedStyle(document.body).backgroundColor", set()
     for _ in range(3):  # light, dark, and what the system says
         page.locator(".theme-toggle:visible").first.click()
