@@ -23,7 +23,7 @@ from vgg_course.distributed import is_first
 from vgg_course.evaluation import accuracy, predict
 from vgg_course.speed import start_as_identity, whiten
 from vgg_course.tracking import LossTracker
-from vgg_course.training import BEST, FAST, LECTURE, QUICK, History, Recipe, Tracker, fit
+from vgg_course.training import BEST, FAST, LECTURE, QUICK, WIDE, History, Recipe, Tracker, fit
 from vgg_course.vgg import VGG, cfg, make_layers
 
 PACKAGE = Path(__file__).parent
@@ -89,6 +89,7 @@ RUNS = {
     "digits": Run(replace(QUICK, epochs=5, batch_size=50), cfg["quick"], **QUICK_NETWORK),  # few images: small steps
     "fast": Run(FAST, cfg["fast"], **FAST_NETWORK, views=2),
     "best": Run(BEST, cfg["best"], **FAST_NETWORK, views=6),
+    "wide": Run(WIDE, cfg["wide"], **FAST_NETWORK, views=6),
 }
 
 

@@ -23,10 +23,10 @@ from vgg_course.checkpoint import Checkpoint, Stateful
 from vgg_course.data import Dataset, Images, batches
 from vgg_course.distributed import Team
 from vgg_course.evaluation import accuracy, autocast, predict
-from vgg_course.recipes import BEST, FAST, LECTURE, QUICK, SCHEDULES, Recipe
+from vgg_course.recipes import BEST, FAST, LECTURE, QUICK, SCHEDULES, WIDE, Recipe
 from vgg_course.speed import augmented, compiled, smaller
 
-__all__ = ["BEST", "FAST", "LECTURE", "QUICK", "SCHEDULES", "History", "Recipe", "Tracker", "fit"]
+__all__ = ["BEST", "FAST", "LECTURE", "QUICK", "SCHEDULES", "WIDE", "History", "Recipe", "Tracker", "fit"]
 
 # What a tracker is: any function of the step (from 0) and a dict of values. After each batch it is given "loss" and
 # "learning_rate", after each epoch "epoch", "train_loss", "validation_loss" and "validation_accuracy".

@@ -42,7 +42,8 @@ class _Configurations(dict[str, list[int | str]]):
 
 # A number is a 3x3 convolution with that many output channels, 'M' is a 2x2 max pool. A, B, D and E are the columns
 # of table 1 in the paper; 'custom' and 'cifar10' are the lecture's, the latter for 32x32 images;
-# 'quick', 'fast' and 'best' are ours for 32x32 images: few channels where the image is large, for there they cost most.
+# 'quick', 'fast', 'best' and 'wide' are ours for 32x32 images: few channels where the image is large, for there they
+# cost most.
 cfg: dict[str, list[int | str]] = _Configurations({
     "A": [64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"],
     "B": [64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"],
@@ -53,6 +54,7 @@ cfg: dict[str, list[int | str]] = _Configurations({
     "quick": [32, "M", 32, "M", 64, 64, "M", 128],
     "fast": [24, 24, "M", 24, 128, "M", 128, 256, "M", 256],
     "best": [24, 64, "M", 64, 256, "M", 256, 240, "M", 240],
+    "wide": [24, 128, "M", 128, 384, "M", 384, 384, "M", 384],
 })  # fmt: skip
 
 
