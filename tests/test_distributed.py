@@ -35,6 +35,15 @@ def environ(**more: str) -> dict[str, str]:
     return {**unmeasured, "PYTHONPATH": str(SCRIPT.parents[1]), "OMP_NUM_THREADS": "1", **more}
 
 
+@pytest.fixture(autouse=True)
+def folder_of_logs(tmp_path, monkeypatch):
+    """torchrun leaves a folder in the system's place for temporary files: here that is one which pytest takes away."""
+    (tmp_path / "logs").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "logs"))
+    yield
+    shutil.rmtree(tmp_path / "logs", ignore_errors=True)
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("alone")

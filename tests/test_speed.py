@@ -287,6 +287,10 @@ class TestSmaller:
 
 
 class TestCompiled:
+    @pytest.fixture(autouse=True)
+    def folder_of_the_compiler(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # it would leave one behind
+
     def test_fit_learns_the_same(self, digits, monkeypatch):
         """Traced for real, at both sizes of image; run by PyTorch itself, as not every machine has a compiler."""
         traced = []
