@@ -1,4 +1,7 @@
-"""What notebook 02 writes in view is what the package has: ``make_layers`` and ``VGG``, loaded out of its cells."""
+"""Cells of notebooks, run alone: 02 writes in view what the package has, ``make_layers`` and ``VGG``.
+
+And 05 makes no step in bf16 on a processor that has to convert each number: one alone would take half a minute.
+"""
 
 import json
 import re
@@ -20,11 +23,16 @@ networks = pytest.mark.parametrize("batch_norm", [False, True], ids=["plain", "b
 configurations = pytest.mark.parametrize("name", list(vgg.cfg))
 
 
+def sources_of(notebook: Path) -> list[str]:
+    """The code cells of a notebook."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
 @pytest.fixture(scope="module")
 def taught() -> SimpleNamespace:
     """The names that the cells with these definitions make, and nothing else of the notebook."""
-    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    sources = sources_of(NOTEBOOK)
     scope = {"torch": torch, "nn": nn, "__name__": "notebook_02"}
     for start in DEFINITIONS:
         (source,) = [text for text in sources if text.startswith(start)]
@@ -139,3 +147,17 @@ def test_the_picture_of_the_batch_shows_the_true_shapes():
     shown = " ".join(re.findall(r">([^<]+)</text>", picture))
     for dimension in range(4):
         assert " ".join(f"{shape[dimension]:,}" for shape in shapes if len(shape) > dimension) in shown
+
+
+@pytest.mark.parametrize(("speed", "measured"), [(0.1, 2), (2.0, 4)], ids=["converts", "made for bf16"])
+def test_05_leaves_bf16_out_where_it_would_take_minutes(speed, measured):
+    (source,) = [text for text in sources_of(NOTEBOOK.with_name("05_make_it_fast.ipynb")) if "contestants |=" in text]
+    scope = {
+        "RUNS": {"lecture": SimpleNamespace(build=nn.Identity)},
+        "images": torch.zeros(1, 3, 2, 2),
+        "peak": {"fp32": 1.0, "bf16": speed},
+        "race": lambda contestants, rounds: dict.fromkeys(contestants, 1.0),
+        "torch": torch,
+    }
+    exec(source, scope)
+    assert len(scope["took"]) == measured
