@@ -182,6 +182,18 @@ def test_another_precision_may_go_on(file, capsys):
     assert "precision was 'fp32' and is 'bf16'" in capsys.readouterr().out
 
 
+def test_a_setting_that_the_file_does_not_know_is_the_default(file):
+    """A checkpoint of an older version of the course goes on, unless the run asks for what there was not then."""
+    model, data = build()
+    fit(model, data, RECIPE, cut_off(14, stop), checkpoint=file, progress=False)
+    state = read(file)
+    write(file, state | {"recipe": {k: v for k, v in state["recipe"].items() if k not in ("shift", "compile")}})
+    model, data = build()
+    with pytest.raises(ValueError, match="shift was 2 and is 3"):
+        fit(model, data, replace(RECIPE, shift=3), checkpoint=file, progress=False)
+    assert len(fit(model, data, RECIPE, checkpoint=file, progress=False).train_loss) == 3
+
+
 def test_from_a_gpu_to_this_machine(file, capsys):
     """What a GPU has written has the same tensors; only the settings say where it was."""
     model, data = build()

@@ -1,6 +1,8 @@
 """tools/store_outputs.py: a second run of a notebook changes no byte of what is compared."""
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -49,3 +51,10 @@ def test_a_second_run_changes_nothing_that_is_compared(tool, tmp_path, capsys):
     nbformat.write(second, file)
     tool.store(file)
     assert "compared outputs changed in same" in capsys.readouterr().out
+
+
+def test_a_name_that_is_no_file_is_told_before_anything_runs():
+    command = [sys.executable, str(ROOT / "tools" / "store_outputs.py"), "01_layers"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert told.returncode == 1 and told.stderr.startswith("store_outputs: there is no ")
+    assert told.stderr.endswith("01_layers: give the path, such as notebooks/01_layers.ipynb\n")

@@ -72,5 +72,8 @@ def merge_streams(outputs: Iterable) -> list:
 
 if __name__ == "__main__":
     os.environ.setdefault("VGG_COURSE_DATASET", "cifar10")
-    for name in sys.argv[1:] or sorted(NOTEBOOKS.glob("*.ipynb")):
-        store(Path(name).resolve())
+    files = [Path(name).resolve() for name in sys.argv[1:]] or sorted(NOTEBOOKS.glob("*.ipynb"))
+    if missing := [str(file) for file in files if not file.is_file()]:
+        sys.exit(f"store_outputs: there is no {', '.join(missing)}: give the path, such as notebooks/01_layers.ipynb")
+    for file in files:
+        store(file)

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from vgg_course.data import Dataset, Images
+from vgg_course.recipes import Recipe
 
 MAGIC = b"vgg_course checkpoint 1\n"  # the first line; the second is the SHA-256 hash of all that follows
 MAY_DIFFER = ("device", "precision")  # settings of a recipe that a run may change on its way
@@ -204,7 +206,9 @@ class Checkpoint:
         return epoch, step
 
     def _compare(self, state: dict[str, Any]) -> None:
-        old, new = dict(state["recipe"]), dict(self.recipe)
+        new = dict(self.recipe)
+        # A setting that the file does not name came into the course after it, with a default that changes nothing.
+        old = {f.name: f.default for f in fields(Recipe) if f.name in new} | state["recipe"]
         if old["epochs"] < new["epochs"]:
             print(
                 f"the checkpoint's recipe had {old['epochs']} epochs, this one has {new['epochs']}: the schedule "
