@@ -1,5 +1,6 @@
 """tools/environment.py: says in one line what is missing, and takes the small PyTorch where that will do."""
 
+import ast
 import contextlib
 import importlib.util
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "tools" / "environment.py"
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a question on Linux only")
 
 
@@ -237,3 +239,20 @@ def test_an_nvidia_driver_is_found_by_its_program(tmp_path, monkeypatch):
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert load_script().has_nvidia_driver()
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.9", "3.10"])
+def test_a_python_that_is_too_old_is_told_so(version, copy):
+    """By that Python itself, where there is one: it must be able to read the script."""
+    places = (Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/python")
+    found = next(map(str, places), None) or shutil.which(f"python{version}")
+    if found is None or subprocess.run([found, "-c", ""], capture_output=True).returncode:
+        pytest.skip(f"no Python {version} here")
+    done = subprocess.run([found, str(copy / "tools" / "environment.py"), "lab"], capture_output=True, text=True)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert f"environment: Python {version}" in done.stderr and "is too old" in done.stderr
+
+
+def test_no_annotation_of_the_script_needs_a_new_python():
+    first = next(node for node in ast.parse(SCRIPT.read_text(encoding="utf-8")).body[1:])
+    assert isinstance(first, ast.ImportFrom) and (first.module, first.names[0].name) == ("__future__", "annotations")

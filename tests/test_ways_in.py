@@ -202,6 +202,12 @@ def test_compose_opens_nothing_to_the_network():
     assert services["lab"]["environment"]["JUPYTER_TOKEN"].startswith("${JUPYTER_TOKEN:?")  # none: it does not start
 
 
+def test_what_a_reader_leaves_in_notebooks_goes_into_no_image():
+    ignored = re.findall(r"^/(notebooks/.*)/$", (ROOT / ".gitignore").read_text(encoding="utf-8"), flags=re.M)
+    assert "notebooks/photos" in ignored
+    assert set(ignored) <= set((ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines())
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -238,7 +244,8 @@ def test_visdom_in_a_container_is_reached_from_outside_as_localhost():
 @pytest.mark.parametrize("given", [[], ["--ip=0.0.0.0"], ["--ip", "0.0.0.0"]])
 def test_lab_takes_another_address(given, monkeypatch):
     calls = []
-    monkeypatch.setattr(subprocess, "call", lambda command: calls.append(command) or 0)
+    monkeypatch.setattr(subprocess, "call", lambda command: calls.append(command) or 0)  # on Windows
+    monkeypatch.setattr(os, "execv", lambda _, command: sys.exit(calls.append(command)))
     monkeypatch.setattr(sys, "argv", ["lab.py", *given])
     spec = importlib.util.spec_from_file_location("lab_script", ROOT / "tools" / "lab.py")
     with pytest.raises(SystemExit):
@@ -247,3 +254,14 @@ def test_lab_takes_another_address(given, monkeypatch):
     assert len(addresses) == 1 and (given or "localhost" in calls[0])
     # It shows notebooks/, and the glossary beside it, to which their heads lead, is there too.
     assert str(ROOT) in calls[0] and "--FileContentsManager.preferred_dir=notebooks" in calls[0]
+    assert "--ServerApp.answer_yes=True" in calls[0]  # Ctrl+C ends it, without a question
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows puts no program in another's place")
+def test_who_ends_lab_ends_jupyterlab(tmp_path):
+    """They are one process: a signal, from whomever, leaves no JupyterLab behind."""
+    (tmp_path / "jupyterlab.py").write_text("import os\nprint(os.getpid())", encoding="utf-8")
+    command = [sys.executable, str(ROOT / "tools" / "lab.py"), "--no-browser"]
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.read().split()[-1] == str(process.pid)

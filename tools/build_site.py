@@ -2,7 +2,8 @@
 
 The pages are the README, the notebooks with the outputs that they store (none is run), the glossary, the docstrings,
 and the texts for teachers and contributors. Their sources are put together in FOLDER/source first, with the few changes
-that a page on the web needs; nothing is fetched.
+that a page on the web needs; nothing is fetched. What a build before left in FOLDER's `source`, `doctrees` and `html`
+is removed, and nothing else in it.
 """
 
 import json
@@ -59,7 +60,8 @@ MODULE = """# `{name}`
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build" / "site").resolve()
     source = folder / "source"
-    shutil.rmtree(folder, ignore_errors=True)
+    for old in ("source", "doctrees", "html"):  # not all of FOLDER, which may be a home or a checkout
+        shutil.rmtree(folder / old, ignore_errors=True)
     write_source(source)
     options = ["--fail-on-warning", "--keep-going", "--quiet", "--fresh-env", "--conf-dir", str(ROOT / "docs")]
     failed = build_main([*options, "--doctree-dir", str(folder / "doctrees"), str(source), str(folder / "html")])

@@ -17,7 +17,7 @@ from environment import ROOT
 
 DATA = ("cifar-10-batches-py", "cifar10", "cifar10-images")  # any one of them is CIFAR-10
 INSTALLER = Path(__file__).with_name("class_kit_install.py")
-LEFT_OUT = ("__pycache__", ".ipynb_checkpoints", "runs", "data")
+LEFT_OUT = ("__pycache__", ".ipynb_checkpoints", "runs", "data", "photos")  # the last: a teacher's own
 INSTALL = """\
 vgg_course without a network
 ============================

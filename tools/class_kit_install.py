@@ -1,6 +1,8 @@
 """Install the course from this folder, without a network: `python install.py`. Standard library only."""
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,18 +14,19 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 
 
 def main() -> None:
-    wanted = KIT.name.rpartition("python")[2]
+    found = re.search(r"python(\d+\.\d+)", KIT.name)  # a folder that is unpacked twice may end in " 2"
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if wanted[:1].isdigit() and wanted != here:
+    if found and found[1] != here:
         raise SystemExit(
-            f"install: this kit is for Python {wanted}, but this is Python {here}: python{wanted} install.py"
+            f"install: this kit is for Python {found[1]}, but this is Python {here}: python{found[1]} install.py"
         )
     print(f"making {VENV}", flush=True)
     made = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True, text=True)
     if made.returncode:
         raise SystemExit(f"install: {(made.stderr or made.stdout).strip().splitlines()[-1]} (Debian: python3-venv)")
     print("installing from wheels (a minute or two)", flush=True)
-    offline = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(KIT / "wheels"), "PIP_CONFIG_FILE": os.devnull}
+    wheels = (KIT / "wheels").as_uri()  # in which a blank is %20: pip takes a path with a blank for two
+    offline = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": wheels, "PIP_CONFIG_FILE": os.devnull}
     pip = [str(BIN / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     done = subprocess.run([*pip, "vgg_course[lab]"], env=offline, capture_output=True, text=True)
     if done.returncode:
@@ -32,7 +35,8 @@ def main() -> None:
     if (KIT / "visdom_page").is_dir():  # the files of the live plot's page
         shutil.copytree(KIT / "visdom_page", VENV / "share" / "vgg_course", dirs_exist_ok=True)
     print("done. Start with:")
-    print(f"    {BIN / 'python'} {KIT / 'tools' / 'lab.py'}")
+    start = [str(BIN / "python"), str(KIT / "tools" / "lab.py")]
+    print(f"    {subprocess.list2cmdline(start) if os.name == 'nt' else shlex.join(start)}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ takes by itself), or the address of another of PyTorch's indexes. `auto`, the de
 NVIDIA driver, if that index answers within a few seconds, and `plain` everywhere else.
 """
 
+from __future__ import annotations  # so that a Python that is too old gets far enough to be told so
+
 import argparse
 import os
 import re
