@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -104,6 +105,49 @@ def test_a_run_that_is_stopped_goes_on_with_the_same_command(tiny, monkeypatch, 
     assert "epoch 1, step 4" in capsys.readouterr().out
     assert sorted(path.name for path in tiny.iterdir()) == ["tiny.json", "tiny.pt"]
     assert len(load_record("tiny")["history"]["batch_loss"]) == 7 and load_record("tiny")["seconds"] > 0
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    file = tmp_path / "tiny.json"
+    runs.write_whole(file, b"the old one")
+
+    def half(file, content):
+        with open(file, "wb") as stream:
+            stream.write(content[: len(content) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OSError, match="No space left"):
+        runs.write_whole(file, b"the new one")
+    with pytest.raises(OSError, match="No space left"):
+        save_weights(TINY.build(), TINY, file)
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.json"] and file.read_bytes() == b"the old one"
+
+
+def test_a_record_that_cannot_be_written_costs_no_run(tiny, capsys):
+    command = ["tiny", "--dataset", "digits", "--weights", str(tiny / "tiny.pt")]
+    (tiny / "tiny.json").mkdir()  # in the place of the record
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    told = capsys.readouterr().err
+    assert end.value.code == 1 and f"the run is kept in {tiny / 'tiny.checkpoint'}" in told
+    assert (tiny / "tiny.pt").exists()
+    (tiny / "tiny.json").rmdir()
+    main(command)
+    assert "epoch 2, step 0" in capsys.readouterr().out  # of one epoch: nothing is learned again
+    assert sorted(path.name for path in tiny.iterdir()) == ["tiny.json", "tiny.pt"]
+
+
+def test_where_the_results_go_is_settled_before_the_training(tiny, monkeypatch, capsys):
+    (tiny / "file").touch()
+    with monkeypatch.context() as untrained:
+        untrained.setattr(runs, "train", lambda *_: pytest.fail("it trains"))
+        for option in ("--record", "--weights"):
+            with pytest.raises(SystemExit) as end:
+                main(["tiny", "--dataset", "digits", option, str(tiny / "file" / "x")])
+            assert end.value.code == 1 and str(tiny / "file") in capsys.readouterr().err
+    main(["tiny", "--dataset", "digits", "--record", str(tiny / "new" / "x.json")])
+    assert json.loads((tiny / "new" / "x.json").read_text(encoding="utf-8")).keys() >= FIELDS
 
 
 def test_a_first_layer_of_patches_is_whitened_for_the_training_images():

@@ -7,11 +7,13 @@ from these files.
 
 import argparse
 import ast
+import io
 import json
+import os
 import platform
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -119,12 +121,32 @@ def load_trained(name: str = "fast") -> VGG:
     return model.eval()
 
 
+def write_whole(file: Path, content: bytes) -> None:
+    """Put ``content`` into ``file``, all of it or nothing: on a full disk what was there before stays there.
+
+    Raises ``OSError`` if it cannot be written.
+    """
+    if file.exists() and not file.is_file():  # such as /dev/null, which no file must replace
+        file.write_bytes(content)
+        return
+    temporary = file.with_name(f"{file.name}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, file)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
 def save_weights(model: VGG, run: Run, file: Path) -> None:
     """Write the weights in half precision, with all that is needed to build the network again."""
     state = {k: v.half() if v.is_floating_point() else v for k, v in model.cpu().state_dict().items()}
     network = {"cfg": list(run.cfg), "batch_norm": run.batch_norm, "head": dict(run.head), "layers": dict(run.layers)}
     file.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({**network, "num_classes": model.classifier[-1].out_features, "state_dict": state}, file)
+    memory = io.BytesIO()
+    torch.save({**network, "num_classes": model.classifier[-1].out_features, "state_dict": state}, memory)
+    write_whole(file, memory.getvalue())
 
 
 def train(
@@ -213,9 +235,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, help="where to write the weights, in half precision (default: nowhere)")
     options = parser.parse_args(arguments)
     changes = {k: getattr(options, k) for k in ("epochs", "seed") if getattr(options, k) is not None}
-    checkpoint = RECORDS / f"{options.name}.checkpoint"
+    checkpoint, file = RECORDS / f"{options.name}.checkpoint", options.record or RECORDS / f"{options.name}.json"
     try:
         changes |= dict(map(_setting, options.set))
+        for result in filter(None, (file, options.weights)):
+            result.parent.mkdir(parents=True, exist_ok=True)  # what is wrong with it is told before the training
         with LossTracker(options.name) if is_first() else nullcontext() as tracker:
             model, record = train(options.name, options.dataset, tracker, checkpoint, **changes)
     except (ValueError, OSError, FloatingPointError) as error:
@@ -227,12 +251,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.exit(1, f"stopped by hand: no record yet; the same command goes on from {checkpoint}\n")
     words = [f"--dataset {options.dataset}", *(f"--set {name}={value}" for name, value in changes.items())]
     record["command"] = " ".join(["python -m vgg_course.runs", options.name, *words])
-    file = options.record or RECORDS / f"{options.name}.json"
-    file.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    try:
+        if options.weights:
+            save_weights(model, RUNS[options.name], options.weights)
+            print(f"weights: {options.weights}")
+        write_whole(file, f"{json.dumps(record)}\n".encode())
+    except OSError as error:
+        parser.exit(1, f"{error}: the run is kept in {checkpoint}; the same command writes it\n")
     print(f"record: {file}")
-    if options.weights:
-        save_weights(model, RUNS[options.name], options.weights)
-        print(f"weights: {options.weights}")
     for left in RECORDS.glob(f"{checkpoint.name}*"):  # all is well: it is not needed any more
         left.unlink()
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from vgg_course.exercises import NUMBER, Wrong, attempt, compare, exercise, plain
+from vgg_course.runs import write_whole
 from vgg_course.vgg import VGG, cfg, make_layers
 
 LEADERBOARD = Path("runs") / "leaderboard.json"  # beside the notebook
@@ -104,10 +105,13 @@ def leaderboard(answer: Any, dataset: str = "cifar10") -> str:
         raise Wrong(f"{seconds:g} s do not count: training takes more than none and at most {SECONDS}.")
     if accuracy <= 0.15:
         raise Wrong(f"{accuracy:.1%} is hardly better than guessing. Look at the loss: did it fall?")
-    table = json.loads(LEADERBOARD.read_text(encoding="utf-8")) if LEADERBOARD.exists() else {}
+    try:
+        table = json.loads(LEADERBOARD.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # there is none yet, or it is damaged
+        table = {}
     ranks = sorted([*table.get(dataset, []), [accuracy, seconds]], key=lambda row: (-row[0], row[1]))
     LEADERBOARD.parent.mkdir(exist_ok=True)
-    LEADERBOARD.write_text(json.dumps({**table, dataset: ranks}), encoding="utf-8")
+    write_whole(LEADERBOARD, json.dumps({**table, dataset: ranks}).encode())
     best, place = ranks[0], ranks.index([accuracy, seconds]) + 1
     return (
         f"Place {place} of {len(ranks)} on this machine with {dataset}; the best is {best[0]:.1%} in {best[1]:.0f} s."
