@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from right_answers import RIGHT
 
 from vgg_course import exercises
@@ -86,7 +87,6 @@ def test_the_machinery_is_short():
 
 def test_numbers_from_everywhere():
     import numpy as np
-    import torch
 
     assert [plain(v) for v in (3.0, torch.tensor(3), np.float64(3), np.array(3))] == [3, 3, 3, 3]
     assert plain(2.5) == 2.5 and plain([1]) == [1] and plain("3") == "3"
@@ -143,3 +143,58 @@ def test_the_leaderboard_keeps_each_try(capsys, monkeypatch, tmp_path):
     assert "Place 1 of 1" in said(capsys, "5.6", (0.5, 50), dataset="cifar10")
     said(capsys, "5.6", (float("nan"), 50), dataset="cifar10")
     assert len(json.loads((tmp_path / "runs" / "leaderboard.json").read_text(encoding="utf-8"))["cifar10"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "given"),
+    [
+        ("4.1", (0.1, torch.rand(10)), {}),
+        ("4.6", 10**400, {}),
+        ("4.9", lambda ask, pixels, labels, epsilon: pixels.double(), WRONG["4.9"][0][2]),
+        ("5.3", (torch.rand(2), 1), {}),
+        ("6.4", lambda width, height: (torch.rand(2), 0, 30, 30), {}),
+        ("6.4", lambda width, height: torch.rand(4), {}),
+    ],
+    ids=lambda value: f"{value}"[:9],  # 400 digits are too many for a name
+)
+def test_odd_tensors_and_numbers_are_wrong_and_no_error(name, answer, given, capsys):
+    assert said(capsys, name, answer, **given).startswith(f"{name} ✗ Not yet. ")
+
+
+def test_logits_may_come_from_a_device(capsys):
+    class OnDevice(torch.Tensor):
+        """Like a tensor on a GPU: it is not compared with one that is elsewhere."""
+
+        def __eq__(self, other):
+            raise RuntimeError("Expected all tensors to be on the same device")
+
+        def cpu(self):
+            return self.as_subclass(torch.Tensor)
+
+    answer, _, given = RIGHT["6.6"][0]
+    assert said(capsys, "6.6", answer.as_subclass(OnDevice), **given).startswith("6.6 ✓ Right. ")
+
+
+@pytest.mark.parametrize("left", ['{"digits": [[0.8, ', "\xff"])
+def test_a_leaderboard_that_was_cut_off_begins_anew(left, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "leaderboard.json").write_bytes(left.encode("latin1"))
+    assert "Place 1 of 1" in said(capsys, "5.6", (0.8, 100), dataset="digits")
+
+
+def test_a_leaderboard_that_cannot_be_written_is_as_it_was(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    said(capsys, "5.6", (0.8, 100), dataset="digits")
+    before = (tmp_path / "runs" / "leaderboard.json").read_bytes()
+
+    def full_disk(file, content, **_):
+        with open(file, "wb") as stream:
+            stream.write(b"[")
+        raise OSError(28, "No space left on device")
+
+    for name in ("write_bytes", "write_text"):
+        monkeypatch.setattr(Path, name, full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        check("5.6", (0.7, 100), dataset="digits")
+    assert (tmp_path / "runs" / "leaderboard.json").read_bytes() == before

@@ -158,7 +158,7 @@ def attack(answer: Any, ask: Callable[[torch.Tensor], torch.Tensor], pixels: tor
     yours = attempt(answer, ask, pixels.clone(), labels, epsilon)
     if not isinstance(yours, torch.Tensor) or yours.shape != pixels.shape:
         raise Wrong(f"the function returns pixels of the shape {tuple(pixels.shape)}.")
-    yours = yours.detach()
+    yours = yours.detach().to(pixels)  # in their type of number, which the network takes
     if not (yours - pixels).abs().max() <= epsilon + 1e-5:
         raise Wrong("a pixel moved by more than ε: clamp to pixels - epsilon and pixels + epsilon.")
     if not (yours.min() >= 0 and yours.max() <= 1):
