@@ -84,7 +84,7 @@ def lines(
     for run, of_run, other in runs:
         for name, (label, colour, width) in kinds.items():
             curve = of_run.get(name)
-            if curve and not (other and name == "loss" and "train_loss" in of_run):
+            if curve and curve.buckets and not (other and name == "loss" and "train_loss" in of_run):
                 x, y = curve.points()
                 style = {"color": other or colour, "width": width, "dash": bool(other) and "train" in label}
                 found.append({"name": run + label, "x": x, "y": y, **style})

@@ -109,12 +109,23 @@ class Page:
                 self.port, self.base_url, self.address = server.port, server.base_url, f"http://localhost:{server.port}"
 
 
+def _page(env: str) -> Page:
+    """The page for ``env`` where the environment says to look, be there a server or not.
+
+    Raises ``ConnectionError`` if it names no address at all.
+    """
+    try:
+        return Page(*address(), env)
+    except ValueError as error:
+        raise ConnectionError(f"VISDOM_SERVER is no address ({error})") from None
+
+
 def find(env: str) -> Page:
     """The page for ``env`` on the server at ``VISDOM_SERVER`` and ``VISDOM_PORT``.
 
     Raises ``ConnectionError`` if none answers in time, even from one that sends a byte now and then.
     """
-    page = Page(*address(), env)
+    page = _page(env)
     result: queue.Queue[str] = queue.Queue()  # what is wrong, or nothing
 
     def ask() -> None:
@@ -160,16 +171,17 @@ def append_to_window(window: str, step: int, value: float) -> None:
     drawn: Any = writer.line(X=np.array([step]), Y=np.array([value]), win=window, update="append")
     message, endpoint = drawn
     message["data"][0]["y"] = [value if math.isfinite(value) else None]  # anything else ends the page
+    place = os.environ.get("VISDOM_SERVER"), os.environ.get("VISDOM_PORT")
     try:
-        Page(*address(), "main")._ask(endpoint, message)
-        _silent.discard(address())
+        _page("main")._ask(endpoint, message)
+        _silent.discard(place)
     except ConnectionError as error:
-        if address() not in _silent:
+        if place not in _silent:
             print(f"loss_tracker: {error}")
-        _silent.add(address())
+        _silent.add(place)
 
 
-_silent: set[tuple[str, int, str]] = set()  # servers that did not answer, and whose silence has been told
+_silent: set[tuple[str | None, str | None]] = set()  # servers that did not answer, and whose silence has been told
 
 
 def own_page(env: str) -> Page:
@@ -207,7 +219,10 @@ def window_token() -> str:
     A kernel started anew has the same token as before, if Jupyter tells it which notebook it belongs to.
     """
     who = (os.environ.get("JPY_SESSION_NAME") if notebook() else None) or os.getpid()
-    return hashlib.sha256(f"{who} {os.getcwd()} {platform.node()}".encode()).hexdigest()[:6]
+    here = os.environ.get("PWD", "")
+    with contextlib.suppress(OSError):  # the folder may have been removed
+        here = os.getcwd()
+    return hashlib.sha256(f"{who} {here} {platform.node()}".encode()).hexdigest()[:6]
 
 
 # ------------------------------------------------------------------ below a notebook's cell

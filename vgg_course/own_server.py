@@ -45,7 +45,6 @@ class OwnServer:
         # A forked child (a DataLoader's worker) must not keep the server alive by holding the pipe too.
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self.stdin.close)
-        atexit.register(self.stop)
 
     def wait_until_ready(self, seconds: float = 20.0) -> None:
         """Return when it listens. Raises ``RuntimeError`` with its reason if it ends, or says nothing in time."""
@@ -84,6 +83,13 @@ class OwnServer:
 
 _own: OwnServer | None = None
 _own_lock = threading.Lock()
+
+
+@atexit.register
+def _stop() -> None:
+    """At the end of the process: after the trackers, registered later, have sent it their last points."""
+    if _own:
+        _own.stop()
 
 
 def own(base_url: str = "", polling: bool = False) -> OwnServer:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from matplotlib.figure import Figure
 
-from vgg_course import live_page, tracking
+from vgg_course import curves, live_page, tracking
 from vgg_course.tracking import LossTracker
 
 
@@ -82,6 +82,13 @@ def test_pictures_stand_behind_plots_and_are_sent_once(page, tracker):
     tracker(1, {"loss": 0.5})
     assert page.news(tracker) == ["show loss"]
     assert page.news(tracker) == []
+
+
+def test_an_overlaid_run_without_an_epoch_has_no_line_yet(page, tracker):
+    tracker.overlay("earlier", {"train_loss": ([], []), "validation_accuracy": ([], [])})
+    tracker(3, {"epoch": 1, "train_loss": 2.0, "validation_accuracy": 0.5})
+    assert page.news(tracker) == ["show loss", "show accuracy"]
+    assert [len(curves.lines(name, tracker._curves, tracker._others)[1]) for name in ("loss", "accuracy")] == [1, 1]
 
 
 def test_windows_of_the_run_before_are_closed_once(page, tracker):

@@ -15,7 +15,7 @@ import requests
 from servers import ROOT, WAIT, Door, Visdom, eventually, free_port, needs_page, posix
 from small_run import EPOCHS, check_drawn, check_same, train
 
-from vgg_course import own_server, visdom_server
+from vgg_course import live_page, own_server, visdom_server
 from vgg_course.tracking import LossTracker
 
 
@@ -221,6 +221,24 @@ def test_no_room_for_our_own_server(monkeypatch, alone, capsys, tmp_path):
     check_same(train(tracker), alone)
     out = capsys.readouterr().out
     assert "no server of its own" in out.splitlines()[0] and len(out.splitlines()) == 1 + EPOCHS
+
+
+def test_an_address_that_is_none_and_a_folder_that_is_gone(monkeypatch, alone, capsys, tmp_path):
+    monkeypatch.setenv("VISDOM_SERVER", "http://[::1")
+
+    def gone():
+        raise FileNotFoundError
+
+    monkeypatch.setattr(live_page.os, "getcwd", gone)
+    tracker = LossTracker("nowhere")
+    check_same(train(tracker), alone)
+    for step in range(2):
+        live_page.append_to_window("theirs", step, 0.5)
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert "a line for each epoch (VISDOM_SERVER is no address" in first
+    assert [line for line in rest if "epoch" not in line] == [
+        "loss_tracker: VISDOM_SERVER is no address (Invalid IPv6 URL)"
+    ]
 
 
 def test_no_assets_no_page(monkeypatch, alone, capsys):

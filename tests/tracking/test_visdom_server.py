@@ -79,6 +79,25 @@ def test_a_fork_does_not_end_the_server_of_its_parent(monkeypatch):
     assert server.process.poll() is not None
 
 
+@needs_page
+def test_at_the_end_of_a_script_our_server_outlives_the_last_message():
+    code = """
+from vgg_course import own_server
+from vgg_course.tracking import LossTracker
+start = own_server.OwnServer.__init__
+def noted(self, *arguments):
+    print("a server starts", flush=True)
+    start(self, *arguments)
+own_server.OwnServer.__init__ = noted
+tracker = LossTracker("end", mode="visdom")
+tracker(0, {"loss": 1.0})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.returncode == 0 and done.stderr == ""
+    first, second = done.stdout.splitlines()  # no other server, and no word of one that does not answer
+    assert first == "a server starts" and second.startswith("plot of 'end': http://localhost:")
+
+
 @posix
 @needs_page
 def test_a_server_that_hangs_is_no_page_and_is_ended_all_the_same(impatient):
