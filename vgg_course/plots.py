@@ -30,8 +30,9 @@ def to_pixels(images: Array, mean: Sequence[float] | None = None, std: Sequence[
     other floats count as normalised, and ``mean`` and ``std`` (one number a channel) undo it, so nothing is
     un-normalised twice. Raises ``ValueError`` for other shapes, and for normalised images without ``mean`` and ``std``.
     """
-    if isinstance(images, torch.Tensor) and images.is_floating_point():
-        images = images.detach().cpu().float()
+    if isinstance(images, torch.Tensor):
+        images = images.detach().cpu()
+        images = images.float() if images.is_floating_point() else images  # NumPy has no bfloat16
     array = np.asarray(images)
     if array.ndim != 4 or array.shape[1] != 3:
         hint = "; a single image needs image[None]" if array.ndim == 3 else ""
