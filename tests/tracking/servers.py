@@ -21,7 +21,7 @@ from vgg_course import visdom_server
 posix = pytest.mark.skipif(sys.platform == "win32", reason="a signal or a fork, which Windows has not")
 needs_page = pytest.mark.skipif(visdom_server.find_assets() is None, reason="run: make visdom's assets first")
 ROOT = Path(__file__).parents[2]
-WAIT = 30  # seconds; far more than anything takes
+WAIT = 120  # seconds; far more than anything takes, also on an old machine with other work to do
 
 
 def free_port() -> int:
