@@ -14,8 +14,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torchvision import datasets
 from torchvision.datasets import CIFAR10
 
 from vgg_course import sources
@@ -154,6 +156,54 @@ class TestDownload(TestTorchvisionFolder):
             with pytest.raises(OSError, match="the disk is full: CIFAR-10 needs 350 MB"):
                 load_dataset("cifar10", tmp_path / "data", verbose=False)
         assert len(load_dataset("cifar10", tmp_path / "data", verbose=False).test) == 40
+
+    def test_while_another_process_downloads(self, server, batches_py, tmp_path, monkeypatch):
+        """torchrun starts several at once: who has waited finds all that it needs."""
+        root, acquire = tmp_path / "data", FileLock.acquire
+
+        def wait(lock):
+            acquire(lock)
+            shutil.copytree(batches_py / CIFAR10.base_folder, root / CIFAR10.base_folder)
+
+        monkeypatch.setattr(FileLock, "acquire", wait)
+        monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", lambda *_, **__: pytest.fail())
+        assert len(load_dataset("cifar10", root, verbose=False).test) == 40
+        assert [path.name for path in root.iterdir()] == [CIFAR10.base_folder]
+
+    def test_what_other_processes_see_meanwhile(self, server, tmp_path, monkeypatch):
+        """That somebody is at work, and no half of the data."""
+        root, download = tmp_path / "data", datasets.cifar.download_and_extract_archive
+
+        def look(*arguments, **more):
+            download(*arguments, **more)
+            assert not (root / CIFAR10.base_folder).exists()
+            with pytest.raises(Timeout):
+                FileLock(root / "cifar10.lock", timeout=0).acquire()
+
+        monkeypatch.setattr(datasets.cifar, "download_and_extract_archive", look)
+        assert len(load_dataset("cifar10", root, verbose=False).test) == 40
+        assert [path.name for path in root.iterdir()] == [CIFAR10.base_folder]
+
+    def test_a_drive_without_locks(self, server, tmp_path, monkeypatch):
+        def no_locks(lock):
+            raise NotImplementedError
+
+        monkeypatch.setattr(FileLock, "acquire", no_locks)
+        assert len(load_dataset("cifar10", tmp_path / "data", verbose=False).test) == 40
+
+    def test_an_answer_in_another_language_than_http(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.delenv("VGG_COURSE_DATASET", raising=False)
+        with socket.create_server(("127.0.0.1", 0)) as portal:
+            monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{portal.getsockname()[1]}/x")
+
+            def answer():
+                with portal.accept()[0] as connection:
+                    connection.recv(9999)
+                    connection.sendall(b"log in first\r\n\r\n")
+
+            threading.Thread(target=answer, daemon=True).start()
+            assert load_dataset("auto", tmp_path).name == "digits"
+        assert "cannot be had (log in first)" in capsys.readouterr().out
 
     def test_a_server_that_says_nothing(self, tmp_path, monkeypatch):
         with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -3,6 +3,8 @@
 import os
 import shutil
 import stat
+from pathlib import PureWindowsPath
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,12 @@ from PIL import Image
 
 from vgg_course import sources
 from vgg_course.data import CIFAR10_CLASSES, load_dataset
+
+
+def test_classes_have_the_same_order_on_windows():
+    """Where paths are compared without regard to case."""
+    folder = SimpleNamespace(iterdir=lambda: [PureWindowsPath("photos") / n for n in ("bee", "Cat", "ant", ".x")])
+    assert [path.name for path in sources._visible(folder)] == ["Cat", "ant", "bee"]
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,10 @@ makes a ``Dataset`` of them.
 
 import difflib
 import hashlib
+import http.client
 import os
 import re
+import shutil
 import socket
 import urllib.request
 import warnings
@@ -19,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from PIL import Image, ImageOps
 from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedKFold, train_test_split
@@ -141,7 +144,8 @@ def _files_of_classes(folder: Path, classes: tuple[str, ...], least: int) -> lis
 
 def _visible(folder: Path) -> list[Path]:
     """What lies in a folder, in the order of the names, without what systems put there (.DS_Store, __MACOSX)."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__")))
+    found = [path for path in folder.iterdir() if not path.name.startswith((".", "__"))]
+    return sorted(found, key=lambda path: path.name)  # on Windows, paths themselves are sorted with a before B
 
 
 def _folders_in(folder: Path) -> list[Path]:
@@ -161,16 +165,43 @@ def _download_cifar10(root: Path, verbose: bool) -> None:
         with _socket_timeout(20), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Python 3.14 will", DeprecationWarning)
             urllib.request.urlopen(CIFAR10.url).close()  # an early answer, before any folder is made
-            if verbose:
-                print(f"downloading CIFAR-10 (170 MB) to {root}: some minutes, once")
             root.mkdir(parents=True, exist_ok=True)
-            CIFAR10(root, train=True, download=True)
+            with _one_at_a_time(root / "cifar10.lock"):
+                if not (root / CIFAR10.base_folder).is_dir():
+                    if verbose:
+                        print(f"downloading CIFAR-10 (170 MB) to {root}: some minutes, once")
+                    _download_to(root)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise OSError(f"cannot write to the data folder {root}: give a root that you own ({error})") from None
-    except (OSError, RuntimeError, EOFError) as error:
+    except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
         if getattr(error, "errno", None) == 28:
             raise OSError(f"the disk is full: CIFAR-10 needs 350 MB at {root}") from None
         raise ConnectionError(f"{CIFAR10.url} cannot be had ({_one_line(error)}): try again, {ways}") from None
+
+
+def _download_to(root: Path) -> None:
+    """Into a folder beside it first: a process that does not ask for the lock sees all of the data or none of it."""
+    part = root / "cifar10-download"
+    try:
+        CIFAR10(part, train=True, download=True)
+        os.replace(part / CIFAR10.base_folder, root / CIFAR10.base_folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def _one_at_a_time(file: Path) -> Iterator[None]:
+    """torchrun starts several processes at once: one of them downloads, and the others wait for it."""
+    lock = FileLock(file)
+    open(file, "a").close()  # FileLock takes a file that cannot be made for one that is locked
+    with suppress(OSError, NotImplementedError):  # a drive without locks: as if there was nobody else
+        lock.acquire()
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            file.unlink()
+        lock.release()
 
 
 @contextmanager
