@@ -1,5 +1,7 @@
 """Names, splits, batches and augmentation against values worked out by hand."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,17 @@ class TestDigits:
         normal = digits.train.normalize(everything).transpose(0, 1).flatten(1).double()
         assert normal.mean(1).abs().max() < 1e-4
         assert (normal.std(1) - 1).abs().max() < 1e-4
+
+    def test_statistics_are_those_of_all_pixels_and_need_little_memory(self):
+        images = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
+        tracemalloc.start()
+        mean, std = data._statistics(images)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < images.nbytes
+        pixels = images.reshape(-1, 3) / 255
+        assert (mean, std) == (pytest.approx(pixels.mean(0), rel=1e-12), pytest.approx(pixels.std(0), rel=1e-12))
+        assert data._statistics(np.full_like(images, 77))[1] == (0, 0, 0)
 
 
 class TestChoice:
@@ -99,6 +112,15 @@ class TestBatches:
     def test_channels_last(self, augment):
         images, _ = next(batches(sample(), 8, shuffle=True, augment=augment))
         assert images.is_contiguous(memory_format=torch.channels_last)
+
+    def test_the_order_in_memory_on_a_mac(self, monkeypatch):
+        """Its GPU is not here: the batches ask what is right for their device."""
+        assert data.memory_format(torch.device("mps")) == torch.contiguous_format
+        assert (
+            data.memory_format(torch.device("cpu")) == data.memory_format(torch.device("cuda")) == torch.channels_last
+        )
+        monkeypatch.setattr(data, "memory_format", lambda device: torch.contiguous_format)
+        assert next(batches(sample(), 8))[0].is_contiguous()
 
     def test_every_image_once(self):
         split = sample(10)

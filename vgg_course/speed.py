@@ -181,7 +181,7 @@ def augmented(split: Images, *, seed: int, epoch: int, shift: int = 2) -> Images
         columns = columns.flip(0) if mirrored[chosen[0]] else columns
         index = torch.from_numpy(chosen).to(pixels.device)
         moved = pixels.index_select(0, index).index_select(1, sources(height, down[chosen[0]]))
-        result.index_copy_(0, index, moved.index_select(2, columns))
+        result[index] = moved.index_select(2, columns)  # index_copy_ does not work on Macs before torch 2.8
     return replace(split, images=result.permute(0, 3, 1, 2))
 
 
