@@ -46,6 +46,12 @@ def test_shapes_that_do_not_fit(function, logits, labels):
         function(logits, labels)
 
 
+@pytest.mark.parametrize("function", [accuracy, per_class_accuracy, confusion_matrix, mistakes])
+def test_labels_with_a_point_are_refused(function):
+    with pytest.raises(TypeError, match=r"labels are whole numbers, not torch\.float32"):
+        function(LOGITS, LABELS.float())
+
+
 class TestPredict:
     @pytest.fixture
     def split(self) -> Images:

@@ -102,6 +102,8 @@ def _check(logits: torch.Tensor, labels: torch.Tensor) -> None:
             f"logits (N, classes) and labels (N,) of the same N > 0 are needed, not {tuple(logits.shape)} "
             f"and {tuple(labels.shape)}"
         )
+    if labels.is_floating_point():
+        raise TypeError(f"labels are whole numbers, not {labels.dtype}")
     if not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
         given = f"{int(labels.min())} to {int(labels.max())}"
         raise ValueError(f"the logits have {logits.shape[1]} classes, but the labels go from {given}: they start at 0")
