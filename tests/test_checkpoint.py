@@ -16,7 +16,7 @@ from torch import nn
 
 from vgg_course import checkpoint as checkpoints
 from vgg_course.checkpoint import previous, read, write
-from vgg_course.training import fit
+from vgg_course.training import SCHEDULES, fit
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the next line, however pytest was asked to import
 from resume_run import RECIPE, build, cut_off, digest, stop
@@ -165,21 +165,25 @@ def test_the_time_before_the_cut_counts(file):
 
 
 def test_more_epochs(file, capsys):
+    """From the first step on with the rates of a run that was so long from the start."""
     model, data = build()
     fit(model, data, RECIPE, checkpoint=file, progress=False)
     model, data = build()
     history = fit(model, data, replace(RECIPE, epochs=5), checkpoint=file, progress=False)
     assert len(history.train_loss) == 5 and len(history.batch_loss) == 5 * STEPS
+    rates = [RECIPE.lr * SCHEDULES["linear"](step, STEPS, 5) for step in range(3 * STEPS, 5 * STEPS)]
+    assert history.batch_learning_rate[3 * STEPS :] == rates
     assert "had 3 epochs, this one has 5: the schedule 'linear' goes on" in capsys.readouterr().out
 
 
-def test_another_precision_may_go_on(file, capsys):
+@pytest.mark.parametrize(("before", "after"), [("fp32", "bf16"), ("fp32", "fp16"), ("fp16", "fp32")])
+def test_another_precision_may_go_on(before, after, file, capsys):
     model, data = build()
-    fit(model, data, RECIPE, cut_off(14, stop), checkpoint=file, progress=False)
+    fit(model, data, replace(RECIPE, precision=before), cut_off(14, stop), checkpoint=file, progress=False)
     model, data = build()
-    history = fit(model, data, replace(RECIPE, precision="bf16"), checkpoint=file, progress=False)
+    history = fit(model, data, replace(RECIPE, precision=after), checkpoint=file, progress=False)
     assert len(history.train_loss) == 3
-    assert "precision was 'fp32' and is 'bf16'" in capsys.readouterr().out
+    assert f"precision was {before!r} and is {after!r}" in capsys.readouterr().out
 
 
 def test_a_setting_that_the_file_does_not_know_is_the_default(file):

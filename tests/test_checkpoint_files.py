@@ -1,10 +1,12 @@
-"""Checkpoints that are damaged, malicious or of another run are refused, and kept as they are."""
+"""Checkpoints that are damaged, malicious or of another run are refused, and kept; other machines, other drives."""
 
+import errno
 import hashlib
 import io
 import os
 import pickle
 import re
+import stat
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from vgg_course.checkpoint import MAGIC, previous
+from vgg_course.checkpoint import MAGIC, previous, read, write
 from vgg_course.training import fit
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the next line, however pytest was asked to import
@@ -110,3 +112,39 @@ def test_a_checkpoint_of_another_run_is_refused_with_all_that_differs(file):
             fit(network, images, recipe, checkpoint=file, progress=False)
         assert "to start anew" in str(error.value)
     assert file.read_bytes() == good
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are not written to the disk there")
+def test_a_drive_that_keeps_folders_to_itself(tmp_path, monkeypatch):
+    real, folders = os.fsync, []
+
+    def no_folders(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            folders.append(descriptor)
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", no_folders)
+    for number in (1, 2):
+        write(tmp_path / "a.pt", {"number": number})
+    assert read(tmp_path / "a.pt") == {"number": 2} and read(previous(tmp_path / "a.pt")) == {"number": 1}
+    for descriptor in folders:
+        with pytest.raises(OSError):  # it was closed
+            os.fstat(descriptor)
+    assert len(folders) == 2
+
+
+def test_the_generator_of_a_mac_is_kept(file, monkeypatch):
+    """Its GPU is not here: stand-ins."""
+    brought_back: list[int] = []
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: torch.tensor(7))
+    monkeypatch.setattr(torch.mps, "set_rng_state", lambda state: brought_back.append(int(state)))
+    for at in (14, 16):
+        model, data = build()
+        fit(model, data, RECIPE, cut_off(at, stop), checkpoint=file, checkpoint_minutes=0, progress=False)
+    assert brought_back == [7]
+    state = read(file)
+    del state["mps_rng"]  # a checkpoint of before
+    write(file, state)
+    assert len(fit(*build(), RECIPE, checkpoint=file, progress=False).train_loss) == 3 and brought_back == [7]

@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -54,7 +56,7 @@ def alone(tmp_path_factory) -> dict:
 
 def same(a: dict, b: dict) -> None:
     for name, value in a["model"].items():
-        assert torch.allclose(value, b["model"][name], rtol=0, atol=1e-5), name
+        assert torch.allclose(value, b["model"][name], rtol=0, atol=1e-7), name
     assert torch.allclose(torch.tensor(a["loss"]), torch.tensor(b["loss"]), rtol=0, atol=1e-4)
 
 
@@ -78,6 +80,51 @@ def test_a_killed_rank_ends_the_run_with_one_message_and_another_number_of_proce
     again = run(tmp_path, 1)
     assert again.returncode == 0 and "going on from" in again.stdout, again.stdout + again.stderr
     same(alone, torch.load(tmp_path / "result.pt", weights_only=True))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Ctrl-C goes to a group of processes, which Windows has not")
+def test_ctrl_c_is_kept_and_the_same_command_goes_on(tmp_path):
+    """torchrun passes it on to all processes; no checkpoint was due. As in a terminal, its whole group is told."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+            import pathlib, time
+            from dataclasses import replace
+            from torch import nn
+            from vgg_course.data import load_dataset
+            from vgg_course.training import Recipe, fit
+
+            def slowly(step, values):
+                if not going.exists() and step == 3:
+                    going.touch()
+                time.sleep(wait)
+
+            going = pathlib.Path("going")
+            wait = 0 if going.exists() else 0.1
+            model, data = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), load_dataset("digits", verbose=False)
+            data = replace(data, train=data.train.subset(slice(0, 300)))
+            recipe = Recipe(epochs=1, batch_size=3, lr=1e-5, precision="fp32", device="cpu")
+            fit(model, data, recipe, slowly, checkpoint="run.pt", progress=False)
+            """),
+        encoding="utf-8",
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+    settings = {"cwd": tmp_path, "env": environ(), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, start_new_session=True, **settings)
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "going").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=100)[0]
+    finally:
+        process.kill()
+        process.communicate()
+    assert "stopping after this step" in said, said
+    step = read(tmp_path / "run.pt")["step"]
+    again = subprocess.run(command, timeout=240, **settings)
+    assert step > 3 and f"going on from run.pt: epoch 1, step {step}" in again.stdout, again.stdout
+    assert again.returncode == 0 and read(tmp_path / "run.pt")["epoch"] == 1, again.stdout
 
 
 def test_the_command_of_the_readme(tmp_path):
@@ -151,6 +198,7 @@ def test_each_process_takes_its_own_gpu(monkeypatch, in_a_team):
     chosen = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     in_a_team(1)
+    assert Team(torch.device("mps")).device == torch.device("cpu")  # gloo cannot reach a Mac's
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert Team(torch.device("cuda")).device == torch.device("cuda", 3) and chosen == [torch.device("cuda", 3)]
 
@@ -199,6 +247,17 @@ def test_who_is_stopped_by_torchrun_has_the_time_to_say_why(stopped, monkeypatch
     assert signal.getsignal(signal.SIGTERM) == (signal.SIG_IGN if stopped else before)
     if stopped:
         signal.raise_signal(signal.SIGTERM)  # changes nothing any more
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ctrl_c_is_for_the_first(rank, monkeypatch, in_a_team):
+    monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    before = signal.getsignal(signal.SIGINT)
+    in_a_team(rank)
+    with Team(torch.device("cpu")):
+        assert signal.getsignal(signal.SIGINT) == (signal.SIG_IGN if rank else before)
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_alone_a_team_changes_nothing():

@@ -176,14 +176,27 @@ class TestFit:
         history = fit(network(), small, PLAIN, progress=False)
         assert min(history.seconds) > 0 and sum(history.seconds) < time.perf_counter() - started
 
-    @pytest.mark.parametrize("channels_last", [True, False])
-    def test_the_memory_order_is_that_of_the_recipe(self, small, channels_last):
+    @pytest.mark.parametrize(("channels_last", "mac"), [(True, False), (False, False), (True, True)])
+    def test_the_memory_order_is_that_of_the_recipe(self, small, channels_last, mac, monkeypatch):
+        for module in ("training", "data") if mac else ():  # never channels_last there
+            monkeypatch.setattr(f"vgg_course.{module}.memory_format", lambda device: torch.contiguous_format)
         model, seen = network(), []
         model.register_forward_pre_hook(lambda module, x: seen.append(x[0]) if module.training else None)
         fit(model, small, replace(PLAIN, epochs=1, channels_last=channels_last), progress=False)
         for tensor in (*seen, model.features[3].weight):
-            assert tensor.is_contiguous(memory_format=torch.channels_last) is channels_last
-            assert tensor.is_contiguous() is not channels_last
+            assert tensor.is_contiguous(memory_format=torch.channels_last) is (channels_last and not mac)
+            assert tensor.is_contiguous() is (mac or not channels_last)
+
+    def test_a_single_image_that_a_norm_refuses(self, small):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10), nn.BatchNorm1d(10))
+        with pytest.raises(ValueError, match="the last batch of 200 images has only one, and a batch norm needs more"):
+            fit(model, small, replace(PLAIN, batch_size=1), progress=False)
+        assert model.training  # as it was
+
+    def test_fp16_may_leave_out_the_first_step(self, small):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10), nn.Linear(10, 10))
+        model[2].weight.data.mul_(1000)  # large gradients
+        fit(model, small, replace(PLAIN, precision="fp16", lr=1e-6), progress=False)  # PyTorch does not warn of it
 
 
 class TestTracker:
@@ -277,12 +290,19 @@ def test_losses_are_read_in_groups_on_a_gpu(small, monkeypatch):
 
     def as_on_a_gpu(self, images, labels):
         loss, learning_rate = step(self, images, labels)
+        if interrupted and len(steps) == 31:
+            raise KeyboardInterrupt
         return OnGpu(loss), learning_rate
 
+    interrupted = False
     monkeypatch.setattr(training._Learner, "step", as_on_a_gpu)
     history = fit(network(), small, recipe, progress=False)
     assert (history.train_loss, history.batch_loss) == (expected.train_loss, expected.batch_loss)
     assert steps == 20 * [20] + 5 * [25] + 20 * [45] + 5 * [50]  # 20 at a time, and the rest when the epoch ends
+    steps.clear()
+    interrupted = True
+    history = fit(network(), small, recipe, progress=False)
+    assert history.interrupted and history.batch_loss == expected.batch_loss[:31]  # none is lost
 
 
 class TestTheMachine:

@@ -32,7 +32,7 @@ MAY_DIFFER = ("device", "precision")  # settings of a recipe that a run may chan
 def write(file: Path, state: dict[str, Any]) -> None:
     """Put ``state`` into ``file``; what was there becomes ``<file>.previous``. A kill in the middle loses neither.
 
-    Raises ``OSError`` if it cannot be written; both files are then as they were.
+    Raises ``OSError`` if it cannot be written; the last good one is then still there.
     """
     memory = io.BytesIO()
     torch.save(state, memory)
@@ -47,9 +47,12 @@ def write(file: Path, state: dict[str, Any]) -> None:
             os.replace(file, previous(file))
         os.replace(temporary, file)
         if os.name == "posix":  # the new names too
-            folder = os.open(file.parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
+            with suppress(OSError):  # some drives cannot do that with a folder; the file is written all the same
+                folder = os.open(file.parent, os.O_RDONLY)
+                try:
+                    os.fsync(folder)
+                finally:
+                    os.close(folder)
     except OSError:
         with suppress(OSError):
             temporary.unlink()
@@ -196,11 +199,14 @@ class Checkpoint:
         state = read(file)
         self._compare(state)
         for name, part in self.parts.items():
-            part.load_state_dict(state[name])
+            if state[name]:  # the scaler of a run without fp16 has no state
+                part.load_state_dict(state[name])
         self.log.load_state_dict(state["log"])
         torch.set_rng_state(state["rng"])
         if torch.cuda.is_available() and state["cuda_rng"]:
             torch.cuda.set_rng_state_all(state["cuda_rng"][: torch.cuda.device_count()])
+        if torch.backends.mps.is_available() and state.get("mps_rng") is not None:
+            torch.mps.set_rng_state(state["mps_rng"])
         epoch, step = state["epoch"], state["step"]
         print(f"going on from {file}: epoch {epoch + 1}, step {step}")
         return epoch, step
@@ -240,9 +246,11 @@ class Checkpoint:
 
     def _save(self, file: Path, epoch: int, step: int) -> None:
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
         state: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()}
         state |= {"recipe": self.recipe, "data": self.data, "epoch": epoch, "step": step}
-        state |= {"log": self.log.state_dict(), "rng": torch.get_rng_state(), "cuda_rng": cuda}
+        state |= {"log": self.log.state_dict(), "rng": torch.get_rng_state()}
+        state |= {"cuda_rng": cuda, "mps_rng": mps}
         try:
             write(file, state)
         except OSError as error:

@@ -37,6 +37,9 @@ class Team:
         self.size, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
         self.device = device
         self._handler: Any = None  # of SIGTERM, outside of this training
+        self._interrupt: Any = None  # of SIGINT, the same
+        if self.size > 1 and device.type == "mps":
+            self.device = torch.device("cpu")  # gloo carries nothing from a Mac's GPU
         if self.size > 1 and device.type == "cuda":
             self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(self.device)
@@ -51,11 +54,15 @@ class Team:
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
         if self.size > 1 and threading.current_thread() is threading.main_thread():
             self._handler = signal.signal(signal.SIGTERM, _told_to_stop)
+            if not self.first:  # torchrun passes Ctrl-C on to all: the first one ends its step, and needs us for that
+                self._interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.size == 1:
             return
+        if self._interrupt is not None:
+            signal.signal(signal.SIGINT, self._interrupt)
         lost = isinstance(error, RuntimeError) and any(word in str(error).lower() for word in ("gloo", "nccl", "peer"))
         if self._handler is not None:  # who has lost the others is about to end, and has the time to say so
             signal.signal(signal.SIGTERM, signal.SIG_IGN if lost else self._handler)

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
 from vgg_course.checkpoint import Checkpoint, Stateful
-from vgg_course.data import Dataset, Images, batches
+from vgg_course.data import Dataset, Images, batches, memory_format
 from vgg_course.distributed import Team
 from vgg_course.evaluation import accuracy, autocast, predict
 from vgg_course.recipes import BEST, FAST, LECTURE, QUICK, SCHEDULES, WIDE, Recipe
@@ -111,16 +111,22 @@ class _Learner:
         self.steps = steps = math.ceil(images / recipe.batch_size)  # in an epoch
         torch.manual_seed(recipe.seed)  # for dropout; the batches have their own seed
         model.to(self.device)
-        model.to(memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
+        model.to(memory_format=memory_format(self.device) if recipe.channels_last else torch.contiguous_format)
         self.optimizer = recipe.make_optimizer(model)
         schedule = SCHEDULES[recipe.schedule]
         self.scheduler = LambdaLR(self.optimizer, lambda step: schedule(step, steps, recipe.epochs))
         # So that small gradients do not become 0 in fp16:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        if self.scaler.is_enabled():  # it may leave out the first step: the scheduler need not warn of that
+            self.optimizer._opt_called = True  # type: ignore[attr-defined]
 
     def start(self, position: tuple[int, int], log: Stateful) -> tuple[int, int]:
         """The epoch and the step to begin with, for all of the team the same."""
         position = self.team.agree({**self.parts(), "log": log}, position)
+        for group, base in zip(self.optimizer.param_groups, self.scheduler.base_lrs, strict=True):
+            # With more epochs than before, the schedule of the checkpoint had another rate for the next step.
+            group["lr"] = base * self.scheduler.lr_lambdas[0](self.scheduler.last_epoch)
+        self.scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]
         network = self.team.wrap(self.model)
         self.network = compiled(network, self.device) if self.recipe.compile else network
         if not self.team.first:
@@ -165,17 +171,20 @@ def _check(model: nn.Module, data: Dataset, recipe: Recipe, tracker: Tracker | N
     if not learning:
         raise ValueError("fit: nothing in this model can learn: it has no parameters, or all have requires_grad=False")
     was_training, sample = model.training, data.train.subset(slice(0, 1)).to(learning[0].device)
-    with torch.no_grad():
-        logits = model.eval()(sample.normalize(sample.images).to(learning[0].dtype))
-        try:
-            if len(data.train) % recipe.batch_size == 1:  # the last batch of each epoch
-                copy.deepcopy(model).train()(sample.normalize(sample.images).to(learning[0].dtype))
-        except ValueError as error:
-            raise ValueError(
-                f"fit: with batch_size {recipe.batch_size} the last batch of {len(data.train)} images has only one, "
-                f"and a batch norm needs more ({error}): take another batch_size"
-            ) from None
-    model.train(was_training)
+    image = sample.normalize(sample.images).to(learning[0].dtype)
+    try:
+        with torch.no_grad():
+            logits = model.eval()(image)
+            if recipe.batch_size == 1 or len(data.train) % recipe.batch_size == 1:  # the last batch of each epoch
+                try:
+                    copy.deepcopy(model).train()(image)
+                except ValueError as error:
+                    raise ValueError(
+                        f"fit: with batch_size {recipe.batch_size} the last batch of {len(data.train)} images has only "
+                        f"one, and a batch norm needs more ({error}): take another batch_size"
+                    ) from None
+    finally:
+        model.train(was_training)
     if logits.dim() != 2 or logits.shape[1] != len(data.classes):
         raise ValueError(
             f"fit: for one image the model gives {tuple(logits.shape)}, but {data.name} has {len(data.classes)} "
@@ -220,9 +229,11 @@ class _Log:
             self.read()
 
     def read(self) -> None:
-        batches_read, self.unread = self.unread, []
-        for loss, learning_rate, images in batches_read:
-            step, value = len(self.history.batch_loss), loss.item()
+        count = len(self.unread)
+        while self.unread:
+            loss, learning_rate, images = self.unread[0]
+            step, value = len(self.history.batch_loss), loss.item()  # a wait for the GPU, so Ctrl-C often comes here
+            self.unread.pop(0)
             self.history.batch_loss.append(value)
             self.history.batch_learning_rate.append(learning_rate)
             self.loss_sum += value * images
@@ -237,7 +248,7 @@ class _Log:
                 raise error
             self.shown["loss"] = f"{value:.3f}"
         self.bar.set_postfix(self.shown, refresh=False)
-        self.bar.update(len(batches_read))
+        self.bar.update(count)
 
     def state_dict(self) -> dict[str, Any]:
         """The history, and what has been added up in this epoch, for a checkpoint."""
@@ -276,6 +287,7 @@ class _Log:
 
     def stopped_by_hand(self) -> None:
         self.history.interrupted = True
+        self.read()
         epochs, steps = self.recipe.epochs, len(self.history.batch_loss)
         epoch = min(epochs, len(self.history.train_loss) + 1)
         print(f"stopped by hand in epoch {epoch} of {epochs}, after {steps} steps")
