@@ -6,7 +6,7 @@ DATASET ?= cifar10
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test lint notebooks site train visdom class-kit bench clean
-.PHONY: lab-environment test-environment site-environment test-package test-browser test-notebooks
+.PHONY: lab-environment test-environment site-environment test-package test-notebooks
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -23,18 +23,15 @@ site-environment:
 lab: lab-environment  ## open the notebooks in JupyterLab (makes .venv first)
 	@$(BIN)/python tools/lab.py
 
-# Three parts side by side, with a thread each: the first one mostly waits for servers and processes. Each is printed
-# when it is done (as far as this make can: -O).
+# Two halves side by side, with a processor each; each is printed when it is done (as far as this make can: -O).
 test: test-environment lint  ## check everything: style, types, tests, all notebooks
-	OMP_NUM_THREADS=1 $(MAKE) --jobs=3 $(if $(filter output-sync,$(.FEATURES)),--output-sync) test-package test-browser test-notebooks
+	OMP_NUM_THREADS=1 $(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) test-package test-notebooks
 
 test-package:
 	$(BIN)/python -m pytest --doctest-modules --ignore=tests/e2e --cov=vgg_course --cov-report=term --cov-fail-under=97
 
-test-browser:
-	$(BIN)/python -m pytest tests/e2e
-
 test-notebooks:
+	$(BIN)/python -m pytest tests/e2e
 	$(BIN)/python -m pytest --nbval notebooks/
 
 lint: test-environment  ## check the style of the code, notebooks included, the spelling, and the types of the package
