@@ -74,8 +74,8 @@ def its_server(process: subprocess.Popen) -> tuple[int, int, Path]:
 
 ENDS = ["pass", "raise RuntimeError('in a cell')", "sys.exit(3)", "os._exit(0)"]
 SIGNALS = {
-    "time.sleep(60)": ["SIGKILL", "SIGINT", "SIGTERM"],
-    "os.fork() or time.sleep(60); time.sleep(60)": ["SIGKILL"],
+    "time.sleep(300)": ["SIGKILL", "SIGINT", "SIGTERM"],
+    "os.fork() or time.sleep(300); time.sleep(300)": ["SIGKILL"],
 }
 
 
