@@ -46,7 +46,7 @@ class OwnServer:
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self.stdin.close)
 
-    def wait_until_ready(self, seconds: float = 20.0) -> None:
+    def wait_until_ready(self, seconds: float = 60.0) -> None:
         """Return when it listens. Raises ``RuntimeError`` with its reason if it ends, or says nothing in time."""
         said: queue.Queue[str] = queue.Queue()
 

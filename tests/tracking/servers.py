@@ -149,7 +149,7 @@ class Door:
         self.server.server_close()
 
 
-def check_gone(port: int, pid: int, folder: Path, seconds: float = 10) -> None:
+def check_gone(port: int, pid: int, folder: Path, seconds: float = WAIT) -> None:
     """A server of ours has ended, and its folder is gone."""
     psutil = pytest.importorskip("psutil")
     eventually(lambda: is_free(port) and not psutil.pid_exists(pid) and not folder.exists(), seconds)
