@@ -116,7 +116,7 @@ def test_ctrl_c_is_kept_and_the_same_command_goes_on(tmp_path):
         while not (tmp_path / "going").exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGINT)
-        said = process.communicate(timeout=100)[0]
+        said = process.communicate(timeout=300)[0]
     finally:
         process.kill()
         process.communicate()

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 
 def python(*arguments: str) -> str:
     """What a command of Python says last."""
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, cwd=ROOT.parent)
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=300, cwd=ROOT.parent)
     assert done.returncode
     return (done.stdout + done.stderr).strip().splitlines()[-1]
 

@@ -18,7 +18,7 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 def test_make_alone_prints_what_there_is_and_makes_nothing(tmp_path):
     shutil.copy(ROOT / "Makefile", tmp_path)
     env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    done = subprocess.run(["make"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["make"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and not done.stderr, done.stderr
     targets = re.findall(r"^([\w-]+):.*?## (.+)$", MAKEFILE, flags=re.M)
     assert {"lab", "test", "notebooks", "site", "class-kit"} <= {name for name, _ in targets}

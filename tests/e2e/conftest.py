@@ -183,7 +183,7 @@ class Notebook:
         page.goto(
             f"http://localhost:{lab.port}/lab/workspaces/{workspace}/tree/{lab.folder.name}/{name}?token={lab.token}"
         )
-        page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
+        page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=180_000)
 
     def hear(self, message) -> None:
         """Note an error in the browser's console, but for those of Lab itself, and of an image of another host."""
@@ -200,7 +200,7 @@ class Notebook:
 
     def images(self) -> int:
         """How many images of ours the notebook shows; each of them is there."""
-        self.page.wait_for_function(f"() => {IMAGES}.every((image) => image.complete)", timeout=10_000)
+        self.page.wait_for_function(f"() => {IMAGES}.every((image) => image.complete)", timeout=60_000)
         assert self.page.evaluate(f"{IMAGES}.filter((image) => !image.naturalWidth).map((image) => image.src)") == []
         return self.page.evaluate(f"{IMAGES}.length")
 
@@ -212,7 +212,7 @@ class Notebook:
                 accept.first.click()
             self.page.wait_for_timeout(500)
             assert time.monotonic() < deadline, "Lab has started no kernel"
-        self.page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for(timeout=90_000)
+        self.page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for(timeout=180_000)
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.locator('li[data-command="runmenu:run-all"]').click()
 

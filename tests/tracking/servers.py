@@ -70,7 +70,7 @@ class Visdom:
         raise RuntimeError("no visdom server")
 
     def ask(self, endpoint: str, **message):
-        answer = requests.post(f"http://localhost:{self.port}/{endpoint}", json=message, timeout=20)
+        answer = requests.post(f"http://localhost:{self.port}/{endpoint}", json=message, timeout=60)
         answer.raise_for_status()
         return answer.text
 
@@ -105,7 +105,7 @@ class Door:
             def do_POST(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 if door.mode == "silent":
-                    door.released.wait(60)
+                    door.released.wait(600)
                 if door.mode == "closes":
                     self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nhalf of ")
                     return self.connection.close()
@@ -123,7 +123,7 @@ class Door:
                 if door.mode in ("open", "slow"):
                     time.sleep(2.0 if door.mode == "slow" else 0)
                     url = f"http://localhost:{door.target}{self.path}"
-                    answer = requests.post(url, data=body, timeout=20).content
+                    answer = requests.post(url, data=body, timeout=60).content
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
