@@ -78,8 +78,10 @@ def test_the_installer_uses_nothing_but_the_kit(kit):
     command = [*no_network(), sys.executable, str(kit / "install.py")]
     done = subprocess.run(command, env={**os.environ, **nowhere}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    start = done.stdout.splitlines()[-1].strip()  # as a shell takes it
-    started = subprocess.run(start, shell=True, capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    go_there, start = [line.strip() for line in lines[lines.index("done. Start with:") + 1 :]]
+    assert go_there.startswith("cd ") and not set("'\" ") & set(start.split()[0])
+    started = subprocess.run(f"{go_there} && {start}", shell=True, capture_output=True, text=True)
     assert "No module named jupyterlab" in started.stderr  # so lab.py runs, with the Python of the kit
     python = kit / ".venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
     where = subprocess.run(

@@ -35,8 +35,10 @@ def main() -> None:
     if (KIT / "visdom_page").is_dir():  # the files of the live plot's page
         shutil.copytree(KIT / "visdom_page", VENV / "share" / "vgg_course", dirs_exist_ok=True)
     print("done. Start with:")
-    start = [str(BIN / "python"), str(KIT / "tools" / "lab.py")]
-    print(f"    {subprocess.list2cmdline(start) if os.name == 'nt' else shlex.join(start)}")
+    if Path.cwd() != KIT:
+        print(f'    cd "{KIT}"' if os.name == "nt" else f"    cd {shlex.quote(str(KIT))}")
+    # From there, so that no blank is in it: PowerShell takes a quoted path for a text, not for a command.
+    print(f"    {(BIN / 'python').relative_to(KIT)} {Path('tools', 'lab.py')}")
 
 
 if __name__ == "__main__":
