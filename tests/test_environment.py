@@ -5,6 +5,7 @@ import contextlib
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -55,6 +56,8 @@ class TestEnvironmentScript:
             ("Failed to resolve pypi.org\nERROR: Could not find a version", "no package index can be"),
             ("ERROR: Could not find a version that satisfies it", "no fitting package for this Python"),
             ("ERROR: something new", "ERROR: something new"),
+            ("error: the build failed\nhint: See above", "error: the build failed"),
+            ("python: No module named pip", "is not complete: delete it and try again"),
         ],
     )
     def test_what_pip_says_in_one_line(self, copy, said, meaning):
@@ -75,6 +78,42 @@ class TestEnvironmentScript:
         os.utime(copy / "pyproject.toml", (later, later))
         run_script(copy)
         assert len((copy / "called").read_text(encoding="utf-8")) > len(calls)
+
+    def test_a_folder_that_was_moved_is_installed_again(self, copy):
+        self.fake_python(copy, "echo called >> called")
+        assert run_script(copy).returncode == 0
+        moved = copy.rename(copy.with_name("moved"))
+        (moved / "called").unlink()
+        assert run_script(moved).returncode == 0 and (moved / "called").exists()
+
+    def test_without_its_python_it_is_made_again(self, copy):
+        self.fake_python(copy, "echo called >> called")
+        assert run_script(copy).returncode == 0
+        (copy / ".venv" / "bin" / "python").unlink()
+        (copy / ".venv" / "bin" / "python").symlink_to("/gone/python")
+        (copy / "venv.py").write_text("raise SystemExit('making it anew')", encoding="utf-8")
+        assert "making it anew" in run_script(copy, PYTHONPATH=str(copy)).stderr
+
+    def test_ctrl_c_while_it_is_made_leaves_no_half_of_it(self, copy):
+        """As a terminal sends it, to the script and to what the script has started."""
+        code = "import pathlib, time\npathlib.Path('.venv/bin').mkdir(parents=True)\n"
+        (copy / "venv.py").write_text(
+            f"{code}pathlib.Path('.venv/bin/python').touch()\ntime.sleep(300)", encoding="utf-8"
+        )
+        ctrl_c = "import signal, runpy; signal.signal(signal.SIGINT, signal.default_int_handler); runpy.run_path"
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"{ctrl_c}('tools/environment.py', run_name='__main__')", "lab"],
+            cwd=copy,
+            env={**os.environ, "PYTHONPATH": str(copy)},
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        while not (copy / ".venv" / "bin" / "python").exists():
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        assert "the same command goes on from here" in process.communicate(timeout=60)[1]
+        assert not (copy / ".venv").exists()
 
     def test_no_venv_module(self, copy):
         (copy / "venv.py").write_text(

@@ -36,6 +36,7 @@ CAUSES = {
     "Could not find a version": "the package index has no fitting package for this Python",
     "ProxyError": "the proxy refuses: check HTTPS_PROXY",
     "ReadTimeoutError": "the package index is too slow or the network broke off: try again",
+    "No module named pip": f"{VENV} is not complete: delete it and try again",
 }
 
 
@@ -46,7 +47,9 @@ def main() -> None:
     )
     kind = parser.parse_args().kind
     stamp = VENV / f".{kind}-installed"
-    if stamp.exists() and stamp.stat().st_mtime > (ROOT / "pyproject.toml").stat().st_mtime:
+    # It holds the project's folder: one that was moved is installed again, and so is one whose Python is gone.
+    of_here = PYTHON.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == str(ROOT)
+    if of_here and stamp.stat().st_mtime > (ROOT / "pyproject.toml").stat().st_mtime:
         return
     if sys.version_info < (3, 11):  # noqa: UP036 (this file runs before any package is installed)
         stop(f"Python {sys.version.split()[0]} is too old: install 3.11 or newer, then make PYTHON=python3.11 {kind}")
@@ -55,7 +58,7 @@ def main() -> None:
         install(kind)
         if kind == "test":
             get_chromium()
-        stamp.touch()
+        stamp.write_text(str(ROOT), encoding="utf-8")
     except OSError as error:
         stop("the disk is full" if error.errno == 28 else str(error))
     except KeyboardInterrupt:
@@ -70,7 +73,12 @@ def make_venv() -> None:
     if PYTHON.exists():
         return
     print(f"making {VENV.name} with Python {sys.version.split()[0]}", flush=True)
-    made = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True, text=True)
+    command = [sys.executable, "-m", "venv", "--clear", str(VENV)]  # what is there has no Python any more
+    try:
+        made = subprocess.run(command, capture_output=True, text=True)
+    except KeyboardInterrupt:
+        shutil.rmtree(VENV, ignore_errors=True)  # half of it has a Python, but no pip
+        raise
     if made.returncode:
         shutil.rmtree(VENV, ignore_errors=True)
         if "ensurepip" in made.stdout + made.stderr or "No module named venv" in made.stderr:
@@ -162,7 +170,8 @@ def pip(*arguments: str) -> None:
             if line.startswith(("Collecting", "Downloading", "  Downloading", "Installing", "Successfully")):
                 print("  " + line.strip()[:110], flush=True)
     if process.wait():
-        errors = [line.strip() for line in lines if line.startswith("ERROR")] or [lines[-1].strip() if lines else ""]
+        errors = [line.strip() for line in lines if line.lower().startswith("error")]  # "error:" where a build failed
+        errors = errors or [lines[-1].strip() if lines else ""]
         stop(f"{explain(''.join(lines)) or errors[-1]} (all that pip said: {LOG})")
 
 
