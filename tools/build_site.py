@@ -6,10 +6,10 @@ that a page on the web needs; nothing is fetched. What a build before left in FO
 is removed, and nothing else in it.
 """
 
+import argparse
 import json
 import re
 import shutil
-import sys
 import tomllib
 from pathlib import Path
 from urllib.parse import unquote
@@ -58,10 +58,18 @@ MODULE = """# `{name}`
 
 
 def main() -> None:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build" / "site").resolve()
-    source = folder / "source"
-    for old in ("source", "doctrees", "html"):  # not all of FOLDER, which may be a home or a checkout
-        shutil.rmtree(folder / old, ignore_errors=True)
+    parser = argparse.ArgumentParser(description="Build the website of the course.")
+    usual = ROOT / "build" / "site"
+    parser.add_argument("folder", type=Path, nargs="?", default=usual, help="default: build/site")
+    folder = parser.parse_args().folder.resolve()
+    source, ours = folder / "source", folder / ".vgg_course_site"
+    made = [folder / name for name in ("source", "doctrees", "html")]  # not all of FOLDER: it may be a home
+    if folder != usual and not ours.exists() and (others := [str(path) for path in made if path.exists()]):
+        raise SystemExit(f"build_site: {', '.join(others)} is not of a build of ours: take another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    ours.touch()
+    for old in made:
+        shutil.rmtree(old, ignore_errors=True)
     write_source(source)
     options = ["--fail-on-warning", "--keep-going", "--quiet", "--fresh-env", "--conf-dir", str(ROOT / "docs")]
     failed = build_main([*options, "--doctree-dir", str(folder / "doctrees"), str(source), str(folder / "html")])
