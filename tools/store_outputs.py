@@ -14,6 +14,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+from vgg_course.runs import write_whole
+
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
 
@@ -38,7 +40,7 @@ def store(file: Path) -> None:
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}) and "alt" in cell.metadata:
                 output.metadata["image/png"] = {"alt": cell.metadata["alt"]}
-    nbformat.write(notebook, file)
+    write_whole(file, f"{nbformat.writes(notebook)}\n".encode())  # it is the source: a full disk must not cut it
     changed = [name for name, outputs in compared(notebook).items() if before.get(name) != outputs]
     news = f"compared outputs changed in {', '.join(changed)}" if changed else "no compared output changed"
     print(f"{file.name}: {time.perf_counter() - started:.0f} s, {news}", flush=True)
