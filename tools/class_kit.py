@@ -49,7 +49,7 @@ def main() -> None:
         if not options.no_wheels:
             collect_wheels(wheels)
         unfinished = Path(folder) / "kit.zip"
-        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as kit:  # wheels and images are compressed already
+        with zipfile.ZipFile(unfinished, "w", strict_timestamps=False) as kit:  # a file from before 1980 is no reason
             what = "CIFAR-10, which is in data" if data else "the digits that come with scikit-learn"
             kit.writestr(f"{name}/INSTALL.txt", INSTALL.format(python=python, system=system, data=what))
             kit.write(INSTALLER, f"{name}/install.py")
