@@ -39,7 +39,13 @@ class OwnServer:
         # A session of its own: a notebook's stop button sends Ctrl-C to the whole group of the kernel.
         apart = {"creationflags": 0x08000200} if sys.platform == "win32" else {"start_new_session": True}
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, **apart)
+        try:
+            self.process = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, **apart
+            )
+        except OSError:  # no process to be had
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
         assert self.process.stdin and self.process.stdout  # they are pipes
         self.stdin, self.stdout = self.process.stdin, self.process.stdout
         # A forked child (a DataLoader's worker) must not keep the server alive by holding the pipe too.

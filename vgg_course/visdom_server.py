@@ -153,7 +153,10 @@ def _install_from_npm(new: Path) -> None:
 def address() -> tuple[str, int, str]:
     """Where to look for a server, from ``VISDOM_SERVER`` and ``VISDOM_PORT``: (``http://host``, port, base URL)."""
     server = os.environ.get("VISDOM_SERVER", "").strip() or "http://localhost"
-    parts = urlsplit(server if "//" in server else f"//{server}", scheme="http")
+    try:
+        parts = urlsplit(server if "//" in server else f"//{server}", scheme="http")
+    except ValueError:  # such as [::1 without its end: nobody answers there, which is told as usual
+        parts = urlsplit("http://localhost")
     try:
         port = int(os.environ.get("VISDOM_PORT", "").strip() or parts.port or 8097)
     except ValueError:
@@ -170,7 +173,8 @@ def _refuse_foreign(handler: Any) -> None:
 
     A browser names the site that a request comes from in ``Origin``: it must be the host that was asked, ``Host``. And
     that must be this machine, for a foreign name that is made to lead to 127.0.0.1 is a known way around the first
-    rule. A request that came through a proxy has the proxy's host, and so not our port.
+    rule. A request that came through a proxy has the proxy's host, and so not our port. (Not in use on Colab, whose
+    proxy names hosts of its own. No browser runs on its machine, so there is no other site in one.)
     """
     app, headers = handler.application, handler.request.headers
     origin, asked = headers.get("Origin"), headers.get("X-Forwarded-Host", headers.get("Host", ""))
@@ -207,12 +211,14 @@ def serve(
     app.tornado_settings.update(static_path=str(static), template_path=str(static), autoreload=False)
     # Every request passes our door. Behind it, 0.3.0's own rule for websockets would refuse those from a proxy.
     doors: list[Any] = [base_handlers.BaseHandler, base_handlers.BaseWebSocketHandler]
-    for handler in doors:
+    for handler in doors if not polling else ():
         handler.prepare = _refuse_foreign
     sockets: list[Any] = [socket_handlers.SocketHandler, socket_handlers.VisSocketHandler]
     for handler in sockets:
         handler.check_origin = lambda *_: True
-    (Path(folder) / "style.css").write_text(STYLE, encoding="utf-8")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    if not (style := Path(folder) / "style.css").exists():  # who has one in this folder keeps it
+        style.write_text(STYLE, encoding="utf-8")
     options = {"base_url": base_url, "env_path": folder, "use_frontend_client_polling": polling}
     run_server.start_server(port=port, bind_local=True, print_func=ready, **options)
 
@@ -231,18 +237,18 @@ def main() -> None:
     parser.add_argument("--assets", action="store_true", help="fetch the files of the page, then end")
     parser.add_argument("--port", type=int, help="default: VISDOM_PORT, or 8097")
     parser.add_argument("--base-url", default="", help="the path under which a proxy shows it")
-    parser.add_argument("--polling", action="store_true", help="no websockets, for proxies that do not pass them")
+    parser.add_argument("--polling", action="store_true", help="for Colab: no websockets, any host's name")
     parser.add_argument("--folder", help="where it keeps plots that are saved by hand; default: a temporary one")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    port = options.port or address()[1]
     if options.assets:
         try:
             print(install_assets())
-        except RuntimeError as error:  # a course without the live page still has the inline curve
+        except (RuntimeError, OSError) as error:  # a course without the live page still has the inline curve
             print(f"{error}. The loss is then drawn inline.", file=sys.stderr)
             sys.exit(1)
         return
+    port = options.port or address()[1]
     folder, keep = options.folder or tempfile.mkdtemp(prefix="vgg_course_visdom_"), options.folder and not options.child
     if not keep:  # at the very end: visdom may save its pages once more when it ends
         atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -104,6 +104,10 @@ def test_colab(works, shell, alone, on_colab, capsys):
     tracker = LossTracker("colab")
     page = requests.get(f"http://localhost:{own_server._own.port}/", timeout=60).text
     assert "USE_POLLING = ('True'" in page  # websockets do not pass there
+    for host in ("colab.research.google.com", "localhost:8080", "x-8097-colab.googleusercontent.com"):  # its proxy's
+        headers = {"Host": host, "Origin": "https://x-8097-colab.googleusercontent.com"}
+        url = f"http://localhost:{own_server._own.port}/env_state"
+        assert requests.post(url, json={}, headers=headers, timeout=60).status_code == 200, host
     check_same(train(tracker), alone)
     tracker.close()
     assert asked == [(own_server._own.port, "/env/vgg_course_colab")]

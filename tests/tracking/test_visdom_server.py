@@ -23,7 +23,7 @@ psutil = pytest.importorskip("psutil")
         (None, None, ("http://localhost", 8097, "")), ("", "", ("http://localhost", 8097, "")),
         ("http://there:9000/visdom/", None, ("http://there", 9000, "/visdom")),
         ("there", "81", ("http://there", 81, "")),
-        ("https://[::1]", "x", ("https://[::1]", 8097, "")),
+        ("https://[::1]", "x", ("https://[::1]", 8097, "")), ("http://[::1", None, ("http://localhost", 8097, "")),
     ],
 )  # fmt: skip
 def test_where_the_environment_says_to_look(server, port, wanted, monkeypatch):
@@ -54,6 +54,46 @@ def test_a_server_that_does_not_start_says_why_and_leaves_nothing():
         late.wait_until_ready(0.1)
     for server in (unlucky, late):
         assert server.process.poll() is not None and not Path(server.folder).exists()
+
+
+def test_where_no_process_can_be_had_no_folder_stays(monkeypatch, tmp_path):
+    monkeypatch.setattr(own_server.tempfile, "mkdtemp", lambda prefix: str(tmp_path / "of the server"))
+    (tmp_path / "of the server").mkdir()
+
+    def too_many(*_, **__):
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(own_server.subprocess, "Popen", too_many)
+    with pytest.raises(BlockingIOError):
+        own_server.OwnServer("", False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_page
+def test_a_folder_for_saved_plots_is_made_and_keeps_its_own_look(tmp_path):
+    """It is asked for by name, so it may be anybody's."""
+    for own_look in (False, True):
+        folder = tmp_path / f"plots {own_look}"
+        if own_look:
+            folder.mkdir()
+            (folder / "style.css").write_text("mine", encoding="utf-8")
+        command = [sys.executable, "-m", "vgg_course.visdom_server", "--port", str(free_port()), "--folder", folder]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+            assert any("visdom is ready" in line for line in process.stdout)
+            process.terminate()
+        look = (folder / "style.css").read_text(encoding="utf-8")
+        assert look == ("mine" if own_look else visdom_server.STYLE)
+
+
+def test_files_of_the_page_that_cannot_be_kept_are_one_line(monkeypatch, capsys):
+    def no_room():
+        raise PermissionError("[Errno 13] Permission denied: 'share'")
+
+    monkeypatch.setattr(visdom_server, "install_assets", no_room)
+    monkeypatch.setattr(sys, "argv", ["visdom_server", "--assets"])
+    with pytest.raises(SystemExit, match="1"):
+        visdom_server.main()
+    assert capsys.readouterr().err.endswith("Permission denied: 'share'. The loss is then drawn inline.\n")
 
 
 @needs_page
