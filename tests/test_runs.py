@@ -1,6 +1,7 @@
 """Named runs: trained from the shell, recorded, kept as weights, and read again."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vgg_course import runs
+from vgg_course import checkpoint, runs
 from vgg_course.data import load_dataset
 from vgg_course.evaluation import accuracy, predict
 from vgg_course.runs import RUNS, Run, load_record, load_trained, main, save_weights
@@ -146,6 +147,9 @@ def test_where_the_results_go_is_settled_before_the_training(tiny, monkeypatch, 
             with pytest.raises(SystemExit) as end:
                 main(["tiny", "--dataset", "digits", option, str(tiny / "file" / "x")])
             assert end.value.code == 1 and str(tiny / "file") in capsys.readouterr().err
+        if sys.platform == "linux":  # a folder that is there, and takes no file
+            with pytest.raises(SystemExit, match="1"):
+                main(["tiny", "--dataset", "digits", "--record", "/proc/x.json"])
     main(["tiny", "--dataset", "digits", "--record", str(tiny / "new" / "x.json")])
     assert json.loads((tiny / "new" / "x.json").read_text(encoding="utf-8")).keys() >= FIELDS
 
@@ -158,6 +162,37 @@ def test_a_first_layer_of_patches_is_whitened_for_the_training_images():
     shown = first(train.normalize(train.images[:500]))[:, 0]
     assert shown.square().mean().item() == pytest.approx(1, rel=0.05) and not first.weight.requires_grad
     assert RUNS["quick"].build().features[0].weight.requires_grad
+
+
+def test_a_run_whitens_its_first_layer_and_is_tested_on_its_views(tiny, monkeypatch):
+    monkeypatch.setitem(RUNS, "tiny", replace(RUNS["quick"], cfg=[4, "M", 8, "M"], recipe=TINY.recipe, views=2))
+    model, record = runs.train("tiny", "digits")
+    assert not model.features[0].weight.requires_grad
+    test = load_dataset("digits", verbose=False).test
+    precision = record["precision"]
+    expected = accuracy(predict(model, test, precision=precision, views=2), test.labels)
+    assert record["views"] == 2 and record["test_accuracy"] == round(expected, 4)
+    assert expected != accuracy(predict(model, test, precision=precision), test.labels)
+
+
+def test_the_seconds_of_a_run_that_was_cut_off_are_those_of_all_its_parts(tiny):
+    def ctrl_c(step, values):
+        if step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    file = tiny / "cut.pt"
+    assert runs.train("tiny", "digits", ctrl_c, file, epochs=2)[1]["history"]["interrupted"]
+    saved = checkpoint.read(file)
+    saved["log"]["spent"] += 1000.0  # the first part took long
+    checkpoint.write(file, saved)
+    assert runs.train("tiny", "digits", None, file, epochs=2)[1]["seconds"] > 1000
+
+
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="a device of POSIX systems")
+def test_what_is_no_file_is_written_to_and_not_replaced():
+    with open("/dev/null", "rb") as device:
+        runs.write_whole(Path("/dev/null"), b"1")
+        assert Path("/dev/null").is_char_device() and os.path.samestat(os.fstat(device.fileno()), os.stat("/dev/null"))
 
 
 def test_the_record_counts_the_images_that_were_learned_from(tiny, monkeypatch):

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
@@ -240,6 +241,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         changes |= dict(map(_setting, options.set))
         for result in filter(None, (file, options.weights)):
             result.parent.mkdir(parents=True, exist_ok=True)  # what is wrong with it is told before the training
+            with tempfile.TemporaryFile(dir=result.parent):
+                pass
         with LossTracker(options.name) if is_first() else nullcontext() as tracker:
             model, record = train(options.name, options.dataset, tracker, checkpoint, **changes)
     except (ValueError, OSError, FloatingPointError) as error:
@@ -257,7 +260,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"weights: {options.weights}")
         write_whole(file, f"{json.dumps(record)}\n".encode())
     except OSError as error:
-        parser.exit(1, f"{error}: the run is kept in {checkpoint}; the same command writes it\n")
+        kept = f": the run is kept in {checkpoint}; the same command writes it" if checkpoint.exists() else ""
+        parser.exit(1, f"{error}{kept}\n")
     print(f"record: {file}")
     for left in RECORDS.glob(f"{checkpoint.name}*"):  # all is well: it is not needed any more
         left.unlink()
