@@ -1,5 +1,6 @@
 """CIFAR-10 as torchvision keeps it, and its download from servers on this machine that misbehave in every way."""
 
+import errno
 import hashlib
 import io
 import os
@@ -145,16 +146,28 @@ class TestDownload(TestTorchvisionFolder):
         assert [path.name for path in root.parent.iterdir()] == ["data"]
         assert not os.path.exists("/tmp/vgg_course_outside")
 
-    def test_a_full_disk_in_the_middle(self, server, tmp_path, monkeypatch):
+    @pytest.mark.parametrize(
+        ("number", "told"),
+        [
+            (errno.ENOSPC, "the disk is full: CIFAR-10 needs 350 MB"),
+            (errno.EDQUOT, "the disk is full: CIFAR-10 needs 350 MB"),
+            (errno.EROFS, "cannot write to the data folder"),
+            (errno.EACCES, "cannot write to the data folder"),
+        ],
+    )
+    def test_a_disk_that_does_not_take_it(self, server, tmp_path, monkeypatch, capsys, number, told):
         def full(*_, **__):
-            raise OSError(28, "No space left on device")
+            raise OSError(number, os.strerror(number))
 
         with monkeypatch.context() as small_disk:
             small_disk.setattr(shutil, "copyfileobj", full)  # extracting
             small_disk.setattr("torchvision.datasets.utils.extract_archive", full)
             small_disk.setattr("torchvision.datasets.cifar.download_and_extract_archive", full)
-            with pytest.raises(OSError, match="the disk is full: CIFAR-10 needs 350 MB"):
+            with pytest.raises(OSError, match=told):
                 load_dataset("cifar10", tmp_path / "data", verbose=False)
+            small_disk.delenv("VGG_COURSE_DATASET", raising=False)
+            assert load_dataset("auto", tmp_path / "data").name == "digits"
+            assert told in capsys.readouterr().out
         assert len(load_dataset("cifar10", tmp_path / "data", verbose=False).test) == 40
 
     def test_while_another_process_downloads(self, server, batches_py, tmp_path, monkeypatch):

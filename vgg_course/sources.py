@@ -5,6 +5,7 @@ makes a ``Dataset`` of them.
 """
 
 import difflib
+import errno
 import hashlib
 import http.client
 import os
@@ -157,7 +158,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _download_cifar10(root: Path, verbose: bool) -> None:
-    """torchvision's download with its hash check. Raises ``ConnectionError`` where there is no way to the server."""
+    """torchvision's download with its hash check. Raises ``ConnectionError`` if it cannot be had, or not be kept."""
     ways = f"or unpack an archive of the images to {root / 'cifar10'}/train/<class>/ and test/<class>/"
     try:
         # torchvision sets no timeout: a silent server would hang the notebook. And once the hash is right, it unpacks
@@ -171,11 +172,13 @@ def _download_cifar10(root: Path, verbose: bool) -> None:
                     if verbose:
                         print(f"downloading CIFAR-10 (170 MB) to {root}: some minutes, once")
                     _download_to(root)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise OSError(f"cannot write to the data folder {root}: give a root that you own ({error})") from None
     except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
-        if getattr(error, "errno", None) == 28:
-            raise OSError(f"the disk is full: CIFAR-10 needs 350 MB at {root}") from None
+        number = getattr(error, "errno", None)
+        if number in (errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS):
+            reason = f"cannot write to the data folder {root}: give a root that you own ({_one_line(error)})"
+            raise ConnectionError(reason) from None
+        if number in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):  # Windows knows no quota
+            raise ConnectionError(f"the disk is full: CIFAR-10 needs 350 MB at {root}") from None
         raise ConnectionError(f"{CIFAR10.url} cannot be had ({_one_line(error)}): try again, {ways}") from None
 
 
