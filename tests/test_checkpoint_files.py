@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from vgg_course import checkpoint
 from vgg_course.checkpoint import MAGIC, previous, read, write
 from vgg_course.training import fit
 
@@ -97,6 +98,8 @@ def test_a_checkpoint_of_another_run_is_refused_with_all_that_differs(file):
     good = file.read_bytes()
     other_data = replace(data, train=data.train.subset(slice(0, 299)))
     flipped = replace(data, train=replace(data.train, images=data.train.images.flip(3)))
+    other_labels = replace(data, train=replace(data.train, labels=data.train.labels.flip(0)))
+    other_validation = replace(data, validation=data.validation.subset(slice(0, 5)))
     wider = build()[0]
     wider.classifier[0], wider.classifier[3] = nn.Linear(16, 9), nn.Linear(9, 10)
     cases = [
@@ -104,6 +107,8 @@ def test_a_checkpoint_of_another_run_is_refused_with_all_that_differs(file):
         ((model, data, replace(RECIPE, epochs=2)), "epochs was 3 and is 2"),
         ((model, other_data, RECIPE), "data was 'digits, 300 images"),
         ((model, flipped, RECIPE), "data was 'digits, 300 images"),
+        ((model, other_labels, RECIPE), "data was 'digits, 300 images"),
+        ((model, other_validation, RECIPE), "data was 'digits, 300 images"),
         ((wider, data, RECIPE), "classifier.0.weight was (8, 16) and is (9, 16)"),
         ((nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), data, RECIPE), "more layers differ"),
     ]
@@ -112,6 +117,28 @@ def test_a_checkpoint_of_another_run_is_refused_with_all_that_differs(file):
             fit(network, images, recipe, checkpoint=file, progress=False)
         assert "to start anew" in str(error.value)
     assert file.read_bytes() == good
+
+
+def test_it_is_written_every_few_minutes(file, monkeypatch):
+    """By a clock on which a step takes half a minute."""
+    now, written = [0.0], []
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(checkpoint, "write", lambda file, state: written.append((state["epoch"], state["step"])))
+
+    def half_a_minute(step, values):
+        now[0] += 30 if "loss" in values else 0
+
+    model, data = build()
+    fit(model, data, RECIPE, half_a_minute, checkpoint=file, checkpoint_minutes=2, progress=False)
+    assert written == [place for epoch in range(3) for place in ((epoch, 4), (epoch, 8), (epoch + 1, 0))]
+
+
+def test_a_place_in_the_home_folder(tmp_path, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    model, data = build()
+    fit(model, data, RECIPE, cut_off(2, stop), checkpoint="~/runs/x.pt", checkpoint_minutes=0, progress=False)
+    assert (tmp_path / "runs" / "x.pt").exists()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="folders are not written to the disk there")
