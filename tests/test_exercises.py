@@ -175,7 +175,7 @@ def test_logits_may_come_from_a_device(capsys):
     assert said(capsys, "6.6", answer.as_subclass(OnDevice), **given).startswith("6.6 ✓ Right. ")
 
 
-@pytest.mark.parametrize("left", ['{"digits": [[0.8, ', "\xff"])
+@pytest.mark.parametrize("left", ['{"digits": [[0.8, ', "\xff", "[]"])
 def test_a_leaderboard_that_was_cut_off_begins_anew(left, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()

@@ -48,6 +48,8 @@ def check(name: str, answer: object = None, **given: object) -> None:
         print(f"{name} ✓ Right. {exercise.judge(answer, **given)}")
     except Wrong as hint:
         print(f"{name} ✗ Not yet. {hint}")
+    except OverflowError:  # a whole number of hundreds of digits, which no float can hold
+        print(f"{name} ✗ Not yet. A number in your answer is far too large.")
 
 
 def find(name: str) -> Exercise:

@@ -109,6 +109,7 @@ def leaderboard(answer: Any, dataset: str = "cifar10") -> str:
         table = json.loads(LEADERBOARD.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # there is none yet, or it is damaged
         table = {}
+    table = table if isinstance(table, dict) else {}
     ranks = sorted([*table.get(dataset, []), [accuracy, seconds]], key=lambda row: (-row[0], row[1]))
     LEADERBOARD.parent.mkdir(exist_ok=True)
     write_whole(LEADERBOARD, json.dumps({**table, dataset: ranks}).encode())
