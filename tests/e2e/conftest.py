@@ -220,6 +220,9 @@ class Notebook:
         """Until each code cell has been run, or one has failed: the stored outputs were taken away before."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
+            if self.page.locator('.jp-Notebook-ExecutionIndicator[data-status="busy"]').count():
+                self.page.wait_for_timeout(500)  # looking is cheap, saving is not
+                continue
             cells = [c for c in self.saved()["cells"] if c["cell_type"] == "code" and "".join(c["source"]).strip()]
             failed = [o for c in cells for o in c["outputs"] if o["output_type"] == "error" and not expected(c)]
             if failed or all(cell["execution_count"] for cell in cells):
