@@ -47,6 +47,8 @@ def test_what_is_in_it(kit):
     } <= files
     notebooks = {path.relative_to(ROOT).as_posix() for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert notebooks <= files and "notebooks/figures/conv_window.svg" in files
+    page = (Path(sys.prefix) / "share" / "vgg_course").is_dir()  # the live page's files, where they are here
+    assert any(name.startswith("visdom_page/") for name in files) == page
     assert not [name for name in files if name.startswith(("data/other", "notebooks/runs", "notebooks/photos"))]
     text = (kit / "INSTALL.txt").read_text(encoding="utf-8")
     assert "python install.py" in text and "CIFAR-10, which is in data" in text
@@ -74,10 +76,13 @@ def test_the_installer_uses_nothing_but_the_kit(kit):
         wheel.writestr(f"{info}/RECORD", "")
     (kit / "visdom_page" / "visdom-1").mkdir(parents=True)
     (kit / "visdom_page" / "visdom-1" / "index.html").write_text("page", encoding="utf-8")
-    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0"}  # who asks it fails
+    log = kit.parent / "pip.log"
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0", "PIP_LOG": str(log)}
     command = [*no_network(), sys.executable, str(kit / "install.py")]
     done = subprocess.run(command, env={**os.environ, **nowhere}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    said = log.read_text(encoding="utf-8")
+    assert "Successfully installed vgg_course" in said and "http://127.0.0.1:9/vgg-course/" not in said
     lines = done.stdout.splitlines()
     go_there, start = [line.strip() for line in lines[lines.index("done. Start with:") + 1 :]]
     assert go_there.startswith("cd ") and not set("'\" ") & set(start.split()[0])

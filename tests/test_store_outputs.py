@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import nbformat
@@ -58,3 +59,20 @@ def test_a_name_that_is_no_file_is_told_before_anything_runs():
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert told.returncode == 1 and told.stderr.startswith("store_outputs: there is no ")
     assert told.stderr.endswith("01_layers: give the path, such as notebooks/01_layers.ipynb\n")
+
+
+def test_a_full_disk_leaves_the_notebook_as_it_was(tool, tmp_path, monkeypatch):
+    file = tmp_path / "a.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("text", id="a")]), file)
+    before = file.read_bytes()
+
+    def full(path, content):
+        with open(path, "wb") as unfinished:
+            unfinished.write(content[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tool, "NotebookClient", lambda *_, **__: types.SimpleNamespace(execute=lambda: None))
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        tool.store(file)
+    assert file.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["a.ipynb"]

@@ -257,6 +257,23 @@ def test_lab_takes_another_address(given, monkeypatch):
     assert "--ServerApp.answer_yes=True" in calls[0]  # Ctrl+C ends it, without a question
 
 
+@pytest.mark.parametrize("screen", ["", ":0"])
+def test_lab_asks_for_what_a_container_needs(screen, monkeypatch):
+    """No browser where there is no screen; and root, who is refused otherwise."""
+    calls = []
+    monkeypatch.setattr(subprocess, "call", lambda command: calls.append(command) or 0)
+    monkeypatch.setattr(os, "execv", lambda _, command: sys.exit(calls.append(command)))
+    monkeypatch.setattr(os, "geteuid", lambda: 0, raising=False)
+    monkeypatch.setattr(sys, "argv", ["lab.py"])
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("DISPLAY", screen)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    spec = importlib.util.spec_from_file_location("lab_script", ROOT / "tools" / "lab.py")
+    with pytest.raises(SystemExit):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    assert ("--no-browser" in calls[0]) == (not screen) and "--allow-root" in calls[0]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows puts no program in another's place")
 def test_who_ends_lab_ends_jupyterlab(tmp_path):
     """They are one process: a signal, from whomever, leaves no JupyterLab behind."""

@@ -142,3 +142,24 @@ def test_a_server_that_is_not_there_is_looked_for_more_and_more_rarely(monkeypat
     pauses = [after - before for before, after in pairwise(looked)]
     assert looked[0] == 2 and pauses[0] == 3
     assert pauses == sorted(pauses) and pauses[-2:] == [30, 30]
+
+
+def test_drawing_takes_a_hundredth_of_the_time(tracker, monkeypatch):
+    """After a drawing of 0.02 s the thread rests for 2 s, by whatever clock: here the rests are only noted."""
+    rests = []
+    stop = types.SimpleNamespace(is_set=lambda: len(rests) == 3, wait=rests.append)
+    monkeypatch.setattr(tracking, "LONGEST", 30.0)
+    monkeypatch.setattr(tracker, "_absorb", lambda: time.sleep(0.02))
+    monkeypatch.setattr(tracker, "_changed", {"loss"})
+    tracker._draw_on(stop)
+    assert all(2 <= rest <= 30 for rest in rests[:3]) and rests[3] == 0
+
+
+def test_the_end_waits_five_seconds_at_most(tracker):
+    class Stuck:
+        def join(self, seconds=None):
+            self.seconds = seconds
+
+    tracker._thread = stuck = Stuck()
+    tracker.close()
+    assert stuck.seconds == 5
