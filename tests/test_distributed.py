@@ -19,7 +19,9 @@ import torch
 from torch import distributed, nn
 
 from vgg_course.checkpoint import read
+from vgg_course.data import load_dataset
 from vgg_course.distributed import Team
+from vgg_course.training import Recipe, fit
 
 SCRIPT = Path(__file__).with_name("ddp_run.py")
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch without torch.distributed")
@@ -267,6 +269,23 @@ def test_alone_a_team_changes_nothing():
     shared = team.share(images, labels)
     assert torch.equal(shared[0], images) and torch.equal(shared[1], labels)
     assert team.agree({"model": model}, (1, 2)) == (1, 2)
+
+
+def test_a_last_batch_that_is_too_small_for_the_team_is_told_at_once(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    data = load_dataset("digits", verbose=False)  # 1,257 images: 3 are left by batches of 418
+    for batch_size, left in ((418, 3), (314, 1), (1257, None)):
+        recipe = Recipe(epochs=1, batch_size=batch_size, lr=0.1, device="cpu")
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+        with monkeypatch.context() as untrained:
+            untrained.setattr(Team, "__enter__", lambda team: sys.exit(9))  # it begins
+            untrained.setattr(Team, "__exit__", lambda *_: None)
+            with pytest.raises((ValueError, SystemExit)) as stopped:
+                fit(model, data, recipe, progress=False)
+        if left:
+            assert f"has {left}, which 4 processes cannot share: take another batch_size" in str(stopped.value)
+        else:
+            assert stopped.value.code == 9
 
 
 def test_shares_are_the_whole_batch(monkeypatch):

@@ -56,6 +56,8 @@ class TestEnvironmentScript:
             ("Failed to resolve pypi.org\nERROR: Could not find a version", "no package index can be"),
             ("ERROR: Could not find a version that satisfies it", "no fitting package for this Python"),
             ("ERROR: something new", "ERROR: something new"),
+            ("ProxyError: Cannot connect to proxy", "check HTTPS_PROXY"),
+            ("ReadTimeoutError: Read timed out", "the network broke off: try again"),
             ("error: the build failed\nhint: See above", "error: the build failed"),
             ("python: No module named pip", "is not complete: delete it and try again"),
         ],
@@ -78,6 +80,15 @@ class TestEnvironmentScript:
         os.utime(copy / "pyproject.toml", (later, later))
         run_script(copy)
         assert len((copy / "called").read_text(encoding="utf-8")) > len(calls)
+
+    def test_what_is_installed(self, copy):
+        """The project as it lies there, so that an edit of a file is enough, and the files of the live page."""
+        self.fake_python(copy, 'echo "$@" >> called')
+        assert run_script(copy).returncode == 0
+        *before, project, page = (copy / "called").read_text(encoding="utf-8").splitlines()
+        assert project.endswith(f"install --editable {copy}[lab]")
+        assert page == "-m vgg_course.visdom_server --assets"
+        assert all("visdom" in line or "setuptools<81" in line for line in before)
 
     def test_a_folder_that_was_moved_is_installed_again(self, copy):
         self.fake_python(copy, "echo called >> called")

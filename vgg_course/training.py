@@ -109,6 +109,11 @@ class _Learner:
         slower = recipe.precision == "auto" and (self.device.type, self.precision) == ("cpu", "fp32")
         self.remark = "fp32, as this processor has no instructions for bf16" if slower else None
         self.steps = steps = math.ceil(images / recipe.batch_size)  # in an epoch
+        if (last := images % recipe.batch_size or recipe.batch_size) < team.size:  # told now, not after an epoch
+            raise ValueError(
+                f"fit: the last batch of {images} images has {last}, which {team.size} processes cannot share: take "
+                f"another batch_size than {recipe.batch_size}, or fewer processes"
+            )
         torch.manual_seed(recipe.seed)  # for dropout; the batches have their own seed
         model.to(self.device)
         model.to(memory_format=memory_format(self.device) if recipe.channels_last else torch.contiguous_format)
