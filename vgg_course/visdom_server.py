@@ -153,10 +153,7 @@ def _install_from_npm(new: Path) -> None:
 def address() -> tuple[str, int, str]:
     """Where to look for a server, from ``VISDOM_SERVER`` and ``VISDOM_PORT``: (``http://host``, port, base URL)."""
     server = os.environ.get("VISDOM_SERVER", "").strip() or "http://localhost"
-    try:
-        parts = urlsplit(server if "//" in server else f"//{server}", scheme="http")
-    except ValueError:  # such as [::1 without its end: nobody answers there, which is told as usual
-        parts = urlsplit("http://localhost")
+    parts = urlsplit(server if "//" in server else f"//{server}", scheme="http")
     try:
         port = int(os.environ.get("VISDOM_PORT", "").strip() or parts.port or 8097)
     except ValueError:
@@ -248,7 +245,10 @@ def main() -> None:
             print(f"{error}. The loss is then drawn inline.", file=sys.stderr)
             sys.exit(1)
         return
-    port = options.port or address()[1]
+    try:
+        port = options.port or address()[1]
+    except ValueError as error:
+        sys.exit(f"no visdom server: VISDOM_SERVER is no address ({error})")
     folder, keep = options.folder or tempfile.mkdtemp(prefix="vgg_course_visdom_"), options.folder and not options.child
     if not keep:  # at the very end: visdom may save its pages once more when it ends
         atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -23,7 +23,7 @@ psutil = pytest.importorskip("psutil")
         (None, None, ("http://localhost", 8097, "")), ("", "", ("http://localhost", 8097, "")),
         ("http://there:9000/visdom/", None, ("http://there", 9000, "/visdom")),
         ("there", "81", ("http://there", 81, "")),
-        ("https://[::1]", "x", ("https://[::1]", 8097, "")), ("http://[::1", None, ("http://localhost", 8097, "")),
+        ("https://[::1]", "x", ("https://[::1]", 8097, "")),
     ],
 )  # fmt: skip
 def test_where_the_environment_says_to_look(server, port, wanted, monkeypatch):
@@ -83,6 +83,14 @@ def test_a_folder_for_saved_plots_is_made_and_keeps_its_own_look(tmp_path):
             process.terminate()
         look = (folder / "style.css").read_text(encoding="utf-8")
         assert look == ("mine" if own_look else visdom_server.STYLE)
+
+
+def test_a_server_that_is_asked_for_at_no_address_is_one_line(monkeypatch):
+    monkeypatch.setenv("VISDOM_SERVER", "http://[::1")
+    monkeypatch.delenv("VISDOM_PORT", raising=False)
+    monkeypatch.setattr(sys, "argv", ["visdom_server"])
+    with pytest.raises(SystemExit, match=r"no visdom server: VISDOM_SERVER is no address \(Invalid IPv6"):
+        visdom_server.main()
 
 
 def test_files_of_the_page_that_cannot_be_kept_are_one_line(monkeypatch, capsys):
