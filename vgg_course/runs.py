@@ -241,8 +241,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         changes |= dict(map(_setting, options.set))
         for result in filter(None, (file, options.weights)):
             result.parent.mkdir(parents=True, exist_ok=True)  # what is wrong with it is told before the training
-            with tempfile.TemporaryFile(dir=result.parent):
-                pass
+            if result.is_file() or not result.exists():  # not so /dev/null, in whose folder only root may write
+                tempfile.TemporaryFile(dir=result.parent).close()
         with LossTracker(options.name) if is_first() else nullcontext() as tracker:
             model, record = train(options.name, options.dataset, tracker, checkpoint, **changes)
     except (ValueError, OSError, FloatingPointError) as error:
