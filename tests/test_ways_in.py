@@ -241,8 +241,8 @@ def test_visdom_in_a_container_is_reached_from_outside_as_localhost():
         process.wait(20)
 
 
-@pytest.mark.parametrize("given", [[], ["--ip=0.0.0.0"], ["--ip", "0.0.0.0"]])
-def test_lab_takes_another_address(given, monkeypatch):
+def lab_command(monkeypatch, *given: str) -> list[str]:
+    """The command in whose place tools/lab.py puts itself, or that it calls on Windows."""
     calls = []
     monkeypatch.setattr(subprocess, "call", lambda command: calls.append(command) or 0)  # on Windows
     monkeypatch.setattr(os, "execv", lambda _, command: sys.exit(calls.append(command)))
@@ -250,28 +250,28 @@ def test_lab_takes_another_address(given, monkeypatch):
     spec = importlib.util.spec_from_file_location("lab_script", ROOT / "tools" / "lab.py")
     with pytest.raises(SystemExit):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    addresses = [word for word in calls[0] if word.startswith("--ip")]
-    assert len(addresses) == 1 and (given or "localhost" in calls[0])
+    return calls[0]
+
+
+@pytest.mark.parametrize("given", [[], ["--ip=0.0.0.0"], ["--ip", "0.0.0.0"]])
+def test_lab_takes_another_address(given, monkeypatch):
+    command = lab_command(monkeypatch, *given)
+    addresses = [word for word in command if word.startswith("--ip")]
+    assert len(addresses) == 1 and (given or "localhost" in command)
     # It shows notebooks/, and the glossary beside it, to which their heads lead, is there too.
-    assert str(ROOT) in calls[0] and "--FileContentsManager.preferred_dir=notebooks" in calls[0]
-    assert "--ServerApp.answer_yes=True" in calls[0]  # Ctrl+C ends it, without a question
+    assert str(ROOT) in command and "--FileContentsManager.preferred_dir=notebooks" in command
+    assert "--ServerApp.answer_yes=True" in command  # Ctrl+C ends it, without a question
 
 
 @pytest.mark.parametrize("screen", ["", ":0"])
 def test_lab_asks_for_what_a_container_needs(screen, monkeypatch):
     """No browser where there is no screen; and root, who is refused otherwise."""
-    calls = []
-    monkeypatch.setattr(subprocess, "call", lambda command: calls.append(command) or 0)
-    monkeypatch.setattr(os, "execv", lambda _, command: sys.exit(calls.append(command)))
     monkeypatch.setattr(os, "geteuid", lambda: 0, raising=False)
-    monkeypatch.setattr(sys, "argv", ["lab.py"])
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("DISPLAY", screen)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    spec = importlib.util.spec_from_file_location("lab_script", ROOT / "tools" / "lab.py")
-    with pytest.raises(SystemExit):
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    assert ("--no-browser" in calls[0]) == (not screen) and "--allow-root" in calls[0]
+    command = lab_command(monkeypatch)
+    assert ("--no-browser" in command) == (not screen) and "--allow-root" in command
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows puts no program in another's place")
