@@ -24,6 +24,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+if __name__ == "__main__":
+    # visdom takes torch along where it finds it, which a server has no use for: it is there in a fifth of the time.
+    sys.modules["torch"] = None  # type: ignore[assignment]
+
 import visdom
 
 VERSION = importlib.metadata.version("visdom")
@@ -67,6 +71,7 @@ html { background: #f4f4f4 }
 .js-plot-link-container { display: none }
 @media (max-height: 500px) { .navbar-form { display: none } }
 """
+NPM_PATIENCE = 300  # seconds for 10 MB
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
@@ -105,7 +110,10 @@ def install_assets() -> str:
         (new / "static").parent.mkdir()
         shutil.copytree(Path(visdom.__file__).parent / "static", new / "static")
         # In a process of its own, for the download knows no time limit.
-        code = "import sys; from visdom.server.build import download_scripts; download_scripts(install_dir=sys.argv[1])"
+        code = (
+            "import sys; sys.modules['torch'] = None; from visdom.server.build import download_scripts;"
+            "download_scripts(install_dir=sys.argv[1])"
+        )
         with contextlib.suppress(subprocess.TimeoutExpired):
             subprocess.run([sys.executable, "-c", code, str(new)], capture_output=True, timeout=120, check=False)
         how = "by visdom's own download"
@@ -126,12 +134,13 @@ def _install_from_npm(new: Path) -> None:
     if npm is None:
         raise RuntimeError("visdom's download did not work and there is no npm: visdom's page stays out of reach")
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [npm, "pack", "--silent", "--pack-destination", folder, *ASSETS],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = [npm, "pack", "--silent", "--pack-destination", folder, *ASSETS]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=NPM_PATIENCE, check=False)
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(
+                f"visdom's download did not work, and npm was not done in {NPM_PATIENCE} s: try again later"
+            ) from None
         if done.returncode:
             raise RuntimeError(f"visdom's download did not work, nor did npm: {(done.stderr.strip() or '?')[-300:]}")
         for package, files in ASSETS.items():

@@ -34,12 +34,14 @@ def test_where_the_environment_says_to_look(server, port, wanted, monkeypatch):
 
 @needs_page
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no second loopback address")
-def test_our_server_listens_on_the_loopback_address_only():
+def test_our_server_listens_on_the_loopback_address_only_and_needs_no_torch():
     port = LossTracker("local", mode="visdom")._page.port
     addresses = {
         tuple(c.laddr) for c in psutil.Process(own_server._own.process.pid).net_connections() if c.status == "LISTEN"
     }
     assert addresses == {("127.0.0.1", port)}
+    maps = Path(f"/proc/{own_server._own.process.pid}/maps").read_text(encoding="utf-8")
+    assert "numpy" in maps and "libtorch" not in maps  # which would take most of the time of its start
 
 
 @needs_page
@@ -293,6 +295,10 @@ def test_without_the_pages_files_the_reason_is_told(empty_environment, monkeypat
         visdom_server.install_assets()
     (empty_environment / "bin" / "npm").write_text("#!/bin/sh\necho no such registry >&2\nexit 1\n", encoding="utf-8")
     with pytest.raises(RuntimeError, match="nor did npm: no such registry"):
+        visdom_server.install_assets()
+    (empty_environment / "bin" / "npm").write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
+    monkeypatch.setattr(visdom_server, "NPM_PATIENCE", 0.5)
+    with pytest.raises(RuntimeError, match=r"npm was not done in 0\.5 s"):
         visdom_server.install_assets()
     assert visdom_server.find_assets() is None and not list(visdom_server.assets_folder().parent.iterdir())
     with pytest.raises(RuntimeError, match=r"the files of visdom's page are missing \(python -m .* --assets\)"):
