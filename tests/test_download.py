@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from torchvision import datasets
 from torchvision.datasets import CIFAR10
 
-from vgg_course import sources
+from vgg_course import download, sources
 from vgg_course.data import CIFAR10_CLASSES, load_dataset
 
 
@@ -53,6 +53,7 @@ class TestTorchvisionFolder:
         return tmp_path
 
     def test_it_is_read(self, batches_py):
+        assert CIFAR10.base_folder == sources.BATCHES_FOLDER
         dataset = load_dataset("cifar10", batches_py, verbose=False)
         assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [150, 50, 40]
         image, label = CIFAR10(batches_py, train=False)[7]
@@ -221,8 +222,8 @@ class TestDownload(TestTorchvisionFolder):
     def test_a_server_that_says_nothing(self, tmp_path, monkeypatch):
         with socket.create_server(("127.0.0.1", 0)) as silent:
             monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{silent.getsockname()[1]}/x")
-            timeout = sources._socket_timeout
-            monkeypatch.setattr(sources, "_socket_timeout", lambda seconds: timeout(0.2))
+            timeout = download._socket_timeout
+            monkeypatch.setattr(download, "_socket_timeout", lambda seconds: timeout(0.2))
             with pytest.raises(ConnectionError, match="timed out"):
                 load_dataset("cifar10", tmp_path)
         assert socket.getdefaulttimeout() is None
@@ -248,6 +249,6 @@ class TestDownload(TestTorchvisionFolder):
 
     def test_a_folder_that_may_not_be_written(self, tmp_path, monkeypatch):
         (tmp_path / "file").touch()
-        monkeypatch.setattr(sources.urllib.request, "urlopen", lambda url: io.BytesIO())
+        monkeypatch.setattr(download.urllib.request, "urlopen", lambda url: io.BytesIO())
         with pytest.raises(OSError, match="cannot write to the data folder .*file/data"):
-            sources._download_cifar10(tmp_path / "file" / "data", verbose=False)
+            download._download(tmp_path / "file" / "data", verbose=False)

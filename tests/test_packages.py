@@ -102,6 +102,12 @@ def test_the_network_needs_torch_only(installed, tmp_path):
     assert said.strip() == "only torch"
 
 
+def test_training_on_the_digits_does_without_torchvision():
+    """Whose import takes as long as torch's."""
+    code = "import sys, vgg_course.runs as runs; runs.load_dataset('digits'); assert 'torchvision' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
 def test_a_wheel_from_the_sdist_is_the_same(built, tmp_path):
     with tarfile.open(built[1]) as archive:
         names = archive.getnames()

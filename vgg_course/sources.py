@@ -5,15 +5,9 @@ makes a ``Dataset`` of them.
 """
 
 import difflib
-import errno
 import hashlib
-import http.client
 import os
 import re
-import shutil
-import socket
-import urllib.request
-import warnings
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,13 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from PIL import Image, ImageOps
 from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedKFold, train_test_split
-from torchvision.datasets import CIFAR10
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+BATCHES_FOLDER = "cifar-10-batches-py"  # CIFAR-10 as its authors pack it, and as torchvision unpacks it
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 SPLIT_SEED = 0  # the same validation images for everybody, in every run
 FOLDS = 5  # a folder without splits is dealt into five equal parts: three for training, one each for the other two
@@ -52,17 +45,13 @@ def digits() -> list[Pair]:
 
 def cifar10(root: Path, verbose: bool) -> list[Pair]:
     """CIFAR-10's training and test images, from where they lie under ``root``, or else downloaded to there."""
-    batches_folder = root / CIFAR10.base_folder
     folder = next((root / n for n in ("cifar10-images", "cifar10") if (root / n).is_dir()), None)
-    if folder is not None and not batches_folder.is_dir():
+    if folder is not None and not (root / BATCHES_FOLDER).is_dir():
         return _cifar10_folders(folder, CIFAR10_CLASSES, root / "cache", verbose)
-    if not batches_folder.is_dir():
-        _download_cifar10(root, verbose)
-    try:
-        pairs = [CIFAR10(root, train=train) for train in (True, False)]
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise OSError(f"{batches_folder} is damaged: delete it and load again ({_one_line(error)})") from None
-    return [(pair.data, np.array(pair.targets)) for pair in pairs]
+    # Not at the top: it needs torchvision, whose import takes as long as torch's, and nothing else here does.
+    from vgg_course import download
+
+    return download.cifar10(root, verbose)
 
 
 def own_folder(folder: Path, side: int) -> tuple[tuple[str, ...], list[Pair]]:
@@ -157,67 +146,7 @@ def _images_in(folder: Path) -> list[Path]:
     return [path for path in _visible(folder) if path.suffix.lower() in IMAGE_ENDINGS and path.is_file()]
 
 
-def _download_cifar10(root: Path, verbose: bool) -> None:
-    """torchvision's download with its hash check. Raises ``ConnectionError`` if it cannot be had, or not be kept."""
-    ways = f"or unpack an archive of the images to {root / 'cifar10'}/train/<class>/ and test/<class>/"
-    try:
-        # torchvision sets no timeout: a silent server would hang the notebook. And once the hash is right, it unpacks
-        # without the filter that Python 3.12 and 3.13 advise.
-        with _socket_timeout(20), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Python 3.14 will", DeprecationWarning)
-            urllib.request.urlopen(CIFAR10.url).close()  # an early answer, before any folder is made
-            root.mkdir(parents=True, exist_ok=True)
-            with _one_at_a_time(root / "cifar10.lock"):
-                if not (root / CIFAR10.base_folder).is_dir():
-                    if verbose:
-                        print(f"downloading CIFAR-10 (170 MB) to {root}: some minutes, once")
-                    _download_to(root)
-    except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
-        number = getattr(error, "errno", None)
-        if number in (errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS):
-            reason = f"cannot write to the data folder {root}: give a root that you own ({_one_line(error)})"
-            raise ConnectionError(reason) from None
-        if number in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):  # Windows knows no quota
-            raise ConnectionError(f"the disk is full: CIFAR-10 needs 350 MB at {root}") from None
-        raise ConnectionError(f"{CIFAR10.url} cannot be had ({_one_line(error)}): try again, {ways}") from None
-
-
-def _download_to(root: Path) -> None:
-    """Into a folder beside it first: a process that does not ask for the lock sees all of the data or none of it."""
-    part = root / "cifar10-download"
-    try:
-        CIFAR10(part, train=True, download=True)
-        os.replace(part / CIFAR10.base_folder, root / CIFAR10.base_folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-@contextmanager
-def _one_at_a_time(file: Path) -> Iterator[None]:
-    """torchrun starts several processes at once: one of them downloads, and the others wait for it."""
-    lock = FileLock(file)
-    open(file, "a").close()  # FileLock takes a file that cannot be made for one that is locked
-    with suppress(OSError, NotImplementedError):  # a drive without locks: as if there was nobody else
-        lock.acquire()
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            file.unlink()
-        lock.release()
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -298,7 +227,7 @@ def _named(path: Path) -> Iterator[None]:
     except PermissionError:
         raise PermissionError(f"{path} may not be read: change its permissions") from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is no readable image: delete it or get it again ({_one_line(error)})") from None
+        raise ValueError(f"{path} is no readable image: delete it or get it again ({one_line(error)})") from None
 
 
 def _save_cache(file: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -315,4 +244,4 @@ def _save_cache(file: Path, arrays: dict[str, np.ndarray]) -> None:
     except OSError as error:  # the images are in memory all the same
         with suppress(OSError):
             temporary.unlink()
-        print(f"the decoded images could not be kept in {file.parent} ({_one_line(error)}): next time is slow again")
+        print(f"the decoded images could not be kept in {file.parent} ({one_line(error)}): next time is slow again")

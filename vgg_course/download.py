@@ -1,0 +1,93 @@
+"""CIFAR-10 by way of torchvision: its download, made safe, and reading what it has unpacked."""
+
+import errno
+import http.client
+import os
+import shutil
+import socket
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from torchvision.datasets import CIFAR10
+
+from vgg_course.sources import Pair, one_line
+
+
+def cifar10(root: Path, verbose: bool) -> list[Pair]:
+    """CIFAR-10's training and test images from ``root/cifar-10-batches-py``, downloaded to there if they are not there.
+
+    Raises ``ConnectionError`` if they cannot be had, ``OSError`` if they are damaged.
+    """
+    folder = root / CIFAR10.base_folder
+    if not folder.is_dir():
+        _download(root, verbose)
+    try:
+        pairs = [CIFAR10(root, train=train) for train in (True, False)]
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
+        raise OSError(f"{folder} is damaged: delete it and load again ({one_line(error)})") from None
+    return [(pair.data, np.array(pair.targets)) for pair in pairs]
+
+
+def _download(root: Path, verbose: bool) -> None:
+    """torchvision's download with its hash check. Raises ``ConnectionError`` if it cannot be had, or not be kept."""
+    ways = f"or unpack an archive of the images to {root / 'cifar10'}/train/<class>/ and test/<class>/"
+    try:
+        # torchvision sets no timeout: a silent server would hang the notebook. And once the hash is right, it unpacks
+        # without the filter that Python 3.12 and 3.13 advise.
+        with _socket_timeout(20), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Python 3.14 will", DeprecationWarning)
+            urllib.request.urlopen(CIFAR10.url).close()  # an early answer, before any folder is made
+            root.mkdir(parents=True, exist_ok=True)
+            with _one_at_a_time(root / "cifar10.lock"):
+                if not (root / CIFAR10.base_folder).is_dir():
+                    if verbose:
+                        print(f"downloading CIFAR-10 (170 MB) to {root}: some minutes, once")
+                    _download_to(root)
+    except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
+        number = getattr(error, "errno", None)
+        if number in (errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS):
+            reason = f"cannot write to the data folder {root}: give a root that you own ({one_line(error)})"
+            raise ConnectionError(reason) from None
+        if number in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):  # Windows knows no quota
+            raise ConnectionError(f"the disk is full: CIFAR-10 needs 350 MB at {root}") from None
+        raise ConnectionError(f"{CIFAR10.url} cannot be had ({one_line(error)}): try again, {ways}") from None
+
+
+def _download_to(root: Path) -> None:
+    """Into a folder beside it first: a process that does not ask for the lock sees all of the data or none of it."""
+    part = root / "cifar10-download"
+    try:
+        CIFAR10(part, train=True, download=True)
+        os.replace(part / CIFAR10.base_folder, root / CIFAR10.base_folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def _one_at_a_time(file: Path) -> Iterator[None]:
+    """torchrun starts several processes at once: one of them downloads, and the others wait for it."""
+    lock = FileLock(file)
+    open(file, "a").close()  # FileLock takes a file that cannot be made for one that is locked
+    with suppress(OSError, NotImplementedError):  # a drive without locks: as if there was nobody else
+        lock.acquire()
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            file.unlink()
+        lock.release()
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
