@@ -88,8 +88,12 @@ def test_a_settled_run_learns_from_validation_images_too():
     assert replace(TINY, validation=100_000).split(data) is data
 
 
-def test_a_run_that_is_stopped_goes_on_with_the_same_command(tiny, monkeypatch, capsys):
+@pytest.mark.parametrize("record", ["tiny", "second"])
+def test_a_run_that_is_stopped_goes_on_with_the_same_command(record, tiny, monkeypatch, capsys):
+    """From its checkpoint, which is beside its record: another run's record is beside another checkpoint."""
     command, fit = ["tiny", "--dataset", "digits", "--weights", str(tiny / "tiny.pt")], runs.fit
+    file = tiny / f"{record}.json"
+    command += ["--record", str(file)] if record != "tiny" else []
 
     def press(step, values):
         if step == 3:
@@ -101,11 +105,13 @@ def test_a_run_that_is_stopped_goes_on_with_the_same_command(tiny, monkeypatch, 
             main(command)
     assert end.value.code == 1
     assert "the same command goes on" in capsys.readouterr().err
-    assert not (tiny / "tiny.json").exists() and not (tiny / "tiny.pt").exists()
+    assert not file.exists() and not (tiny / "tiny.pt").exists()
+    assert (tiny / f"{record}.checkpoint").exists() and len(list(tiny.glob("*.checkpoint"))) == 1
     main(command)
     assert "epoch 1, step 4" in capsys.readouterr().out
-    assert sorted(path.name for path in tiny.iterdir()) == ["tiny.json", "tiny.pt"]
-    assert len(load_record("tiny")["history"]["batch_loss"]) == 7 and load_record("tiny")["seconds"] > 0
+    assert sorted(path.name for path in tiny.iterdir()) == [file.name, "tiny.pt"]
+    written = json.loads(file.read_text(encoding="utf-8"))
+    assert len(written["history"]["batch_loss"]) == 7 and written["seconds"] > 0
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):

@@ -160,7 +160,8 @@ class Checkpoint:
             self.lock.acquire()
         except Timeout:
             raise BlockingIOError(
-                f"another training is writing to {self.file}: stop it, or give this one another checkpoint"
+                f"another training is writing to {self.file}: stop it, or give this one another checkpoint "
+                "(from the shell: another --record)"
             ) from None
         except (OSError, NotImplementedError):  # a folder that cannot be written to, or a drive without locks
             self.lock = None

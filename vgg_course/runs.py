@@ -236,7 +236,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, help="where to write the weights, in half precision (default: nowhere)")
     options = parser.parse_args(arguments)
     changes = {k: getattr(options, k) for k in ("epochs", "seed") if getattr(options, k) is not None}
-    checkpoint, file = RECORDS / f"{options.name}.checkpoint", options.record or RECORDS / f"{options.name}.json"
+    file = options.record or RECORDS / f"{options.name}.json"
+    checkpoint = RECORDS / f"{options.name}.checkpoint"
+    if file.is_file() or not file.exists():  # not beside /dev/null
+        checkpoint = file.with_suffix(".checkpoint")  # so that runs with records of their own can go on side by side
     try:
         changes |= dict(map(_setting, options.set))
         for result in filter(None, (file, options.weights)):
@@ -263,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         kept = f": the run is kept in {checkpoint}; the same command writes it" if checkpoint.exists() else ""
         parser.exit(1, f"{error}{kept}\n")
     print(f"record: {file}")
-    for left in RECORDS.glob(f"{checkpoint.name}*"):  # all is well: it is not needed any more
+    for left in checkpoint.parent.glob(f"{checkpoint.name}*"):  # all is well: it is not needed any more
         left.unlink()
 
 
