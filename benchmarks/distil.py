@@ -63,7 +63,10 @@ def distilled(data: Dataset, seed: int, part: float) -> tuple[float, float]:
 
 
 def main() -> None:
-    data = load_dataset("cifar10", ROOT / "data", verbose=False)
+    try:
+        data = load_dataset("cifar10", ROOT / "data", verbose=False)
+    except ConnectionError as error:
+        return print(error)  # so that `make bench` goes on
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     for part in (0.0, 0.5, 0.9):
         for seed in (0, 1):
