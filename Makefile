@@ -23,15 +23,16 @@ site-environment:
 lab: lab-environment  ## open the notebooks in JupyterLab (makes .venv first)
 	@$(BIN)/python tools/lab.py
 
-# Two halves side by side, with a processor each; each is printed when it is done (as far as this make can: -O).
+# Two halves side by side, equally long, with a processor each; each is printed when it is done (as far as this make can: -O).
 test: test-environment lint  ## check everything: style, types, tests, all notebooks
 	OMP_NUM_THREADS=1 $(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) test-package test-notebooks
 
 test-package:
 	$(BIN)/python -m pytest --doctest-modules --ignore=tests/e2e --cov=vgg_course --cov-report=term --cov-fail-under=97
+	$(BIN)/python -m pytest tests/e2e/test_site.py
 
 test-notebooks:
-	$(BIN)/python -m pytest tests/e2e
+	$(BIN)/python -m pytest tests/e2e --ignore=tests/e2e/test_site.py
 	$(BIN)/python -m pytest --nbval notebooks/
 
 lint: test-environment  ## check the style of the code, notebooks included, the spelling, and the types of the package

@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))  # for the next line, however pytest was asked to import
+from drawn import POINTS
+
 ROOT = Path(__file__).parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [
@@ -215,6 +218,32 @@ class Notebook:
         self.page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for(timeout=180_000)
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.locator('li[data-command="runmenu:run-all"]').click()
+
+    def live_plot(self, seconds: float):
+        """The frame of the visdom page below a cell, once it shows a plot."""
+        from playwright.sync_api import Error  # without Playwright these tests are skipped
+
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for frame in self.page.frames:
+                with contextlib.suppress(Error):  # JupyterLab may draw the output anew, with another frame
+                    if "/env/vgg_course" in frame.url and frame.evaluate(POINTS):
+                        assert frame in self.frames()
+                        return frame
+            self.page.wait_for_timeout(200)
+        raise TimeoutError(f"no live plot in {seconds:g} s; frames: {[frame.url for frame in self.page.frames]}")
+
+    def plot_grows(self, appears: float = 60, apart: float = 1.5, seconds: float = 60) -> list[int]:
+        """The number of points in the live plot, read three times while it grows."""
+        frame = self.live_plot(appears)
+        frame.frame_element().scroll_into_view_if_needed()
+        counts, deadline = [frame.evaluate(POINTS)], time.monotonic() + seconds
+        while len(counts) < 3 and time.monotonic() < deadline:
+            self.page.wait_for_timeout(1000 * apart)
+            count = frame.evaluate(POINTS)
+            if count > counts[-1]:
+                counts.append(count)
+        return counts
 
     def wait_until_done(self, seconds: float) -> None:
         """Until each code cell has been run, or one has failed: the stored outputs were taken away before."""

@@ -1,7 +1,7 @@
 """Every notebook in JupyterLab, as a learner meets it: run all cells, on the digits, in a browser.
 
-The exercises are solved with the solutions folded below them, and ``check`` has to take each for right. Then, in the
-same run, each control of each widget is moved, and the words of the head lead to the glossary.
+The exercises are solved with the solutions folded below them, and ``check`` has to take each for right. In the same run
+the live plot of 03 grows. Then each control of each widget is moved, and the words of the head lead to the glossary.
 """
 
 import json
@@ -25,6 +25,9 @@ SHOWN = """(widget) => ({
 def test_run_all(name, open_notebook, screenshots):
     opened = open_notebook(name)
     opened.run_all()
+    if name.startswith("03"):  # the training is short
+        assert len(opened.plot_grows(appears=300, apart=0.2)) == 3
+        opened.page.screenshot(path=screenshots / "notebook 03 live.png")
     opened.wait_until_done(600)
     opened.page.screenshot(path=screenshots / f"{Path(name).stem}.png")
     cells = opened.saved()["cells"]

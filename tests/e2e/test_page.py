@@ -1,18 +1,14 @@
 """The visdom page itself in a browser: what no number and no name may break."""
 
 import math
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from drawn import POINTS
 
 from vgg_course import own_server, visdom_server
 from vgg_course.tracking import LossTracker
-
-sys.path.insert(0, str(Path(__file__).parent))  # for the next line, however pytest was asked to import
-from test_live_plot import POINTS
 
 TITLES = ("loss", "learning rate", "accuracy", "first batch")
 needs_page = pytest.mark.skipif(visdom_server.find_assets() is None, reason="fetch the page's files first: --assets")
