@@ -17,8 +17,6 @@ from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
-from test_live_plot import visdom_frame  # noqa: E402
-
 from conftest import Lab, Notebook, browser_options, free_port  # noqa: E402
 
 NAME = "03_train_cifar10.ipynb"
@@ -53,7 +51,7 @@ def film(place: Path) -> list[Image.Image]:
             opened = Notebook(browser.new_page(viewport=SIZE), lab, NAME)
             opened.page.locator(".jp-SideBar [data-id=filebrowser]").click()  # closes the list of files
             opened.run_all()
-            visdom_frame(opened.page, 600)
+            opened.live_plot(600)
             return watch(opened.page)
     finally:
         lab.stop()
