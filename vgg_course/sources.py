@@ -48,7 +48,7 @@ def cifar10(root: Path, verbose: bool) -> list[Pair]:
     folder = next((root / n for n in ("cifar10-images", "cifar10") if (root / n).is_dir()), None)
     if folder is not None and not (root / BATCHES_FOLDER).is_dir():
         return _cifar10_folders(folder, CIFAR10_CLASSES, root / "cache", verbose)
-    # Not at the top: it needs torchvision, whose import takes as long as torch's, and nothing else here does.
+    # Not at the top: it needs torchvision, whose import takes nearly as long as torch's, and nothing else here does.
     from vgg_course import download
 
     return download.cifar10(root, verbose)
