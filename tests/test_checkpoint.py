@@ -107,6 +107,18 @@ def test_a_signal_ends_the_run_after_its_step(name, whole, file, capsys):
     assert "epoch 2, step 5" in capsys.readouterr().out
 
 
+@posix
+def test_an_error_after_sigterm_is_told_first(file, monkeypatch):
+    def fails(*_):
+        monkeypatch.setattr(signal, "raise_signal", lambda _: pytest.fail("the end of the process hides it"))
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(checkpoints, "write", fails)
+    model, data = build()
+    with pytest.raises(RuntimeError, match="no memory"):
+        fit(model, data, RECIPE, cut_off(3, lambda: signal.raise_signal(signal.SIGTERM)), checkpoint=file)
+
+
 def test_ctrl_c_twice_ends_it_at_once(file):
     model, data = build()
     twice = cut_off(14, lambda: [signal.raise_signal(signal.SIGINT) for _ in range(2)])

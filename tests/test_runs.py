@@ -141,7 +141,7 @@ def test_a_record_that_cannot_be_written_costs_no_run(tiny, capsys):
     assert (tiny / "tiny.pt").exists()
     (tiny / "tiny.json").rmdir()
     main(command)
-    assert "epoch 2, step 0" in capsys.readouterr().out  # of one epoch: nothing is learned again
+    assert "tiny.checkpoint holds all 1 epochs: there is nothing left to learn" in capsys.readouterr().out
     assert sorted(path.name for path in tiny.iterdir()) == ["tiny.json", "tiny.pt"]
 
 

@@ -209,7 +209,10 @@ class Checkpoint:
         if torch.backends.mps.is_available() and state.get("mps_rng") is not None:
             torch.mps.set_rng_state(state["mps_rng"])
         epoch, step = state["epoch"], state["step"]
-        print(f"going on from {file}: epoch {epoch + 1}, step {step}")
+        if epoch < self.recipe["epochs"]:
+            print(f"going on from {file}: epoch {epoch + 1}, step {step}")
+        else:
+            print(f"{file} holds all {epoch} epochs: there is nothing left to learn")
         return epoch, step
 
     def _compare(self, state: dict[str, Any]) -> None:
