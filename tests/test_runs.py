@@ -88,7 +88,7 @@ def test_a_settled_run_learns_from_validation_images_too():
     assert replace(TINY, validation=100_000).split(data) is data
 
 
-@pytest.mark.parametrize("record", ["tiny", "second"])
+@pytest.mark.parametrize("record", ["tiny", "second [1].2"])
 def test_a_run_that_is_stopped_goes_on_with_the_same_command(record, tiny, monkeypatch, capsys):
     """From its checkpoint, which is beside its record: another run's record is beside another checkpoint."""
     command, fit = ["tiny", "--dataset", "digits", "--weights", str(tiny / "tiny.pt")], runs.fit
@@ -107,9 +107,11 @@ def test_a_run_that_is_stopped_goes_on_with_the_same_command(record, tiny, monke
     assert "the same command goes on" in capsys.readouterr().err
     assert not file.exists() and not (tiny / "tiny.pt").exists()
     assert (tiny / f"{record}.checkpoint").exists() and len(list(tiny.glob("*.checkpoint"))) == 1
+    mine = tiny / f"{record}.checkpoint of yesterday"
+    mine.touch()
     main(command)
     assert "epoch 1, step 4" in capsys.readouterr().out
-    assert sorted(path.name for path in tiny.iterdir()) == [file.name, "tiny.pt"]
+    assert {path.name for path in tiny.iterdir()} == {file.name, "tiny.pt", mine.name}
     written = json.loads(file.read_text(encoding="utf-8"))
     assert len(written["history"]["batch_loss"]) == 7 and written["seconds"] > 0
 
@@ -141,7 +143,7 @@ def test_a_record_that_cannot_be_written_costs_no_run(tiny, capsys):
     assert (tiny / "tiny.pt").exists()
     (tiny / "tiny.json").rmdir()
     main(command)
-    assert "tiny.checkpoint holds all 1 epochs: there is nothing left to learn" in capsys.readouterr().out
+    assert "tiny.checkpoint holds the whole run: there is nothing left to learn" in capsys.readouterr().out
     assert sorted(path.name for path in tiny.iterdir()) == ["tiny.json", "tiny.pt"]
 
 

@@ -212,7 +212,7 @@ class Checkpoint:
         if epoch < self.recipe["epochs"]:
             print(f"going on from {file}: epoch {epoch + 1}, step {step}")
         else:
-            print(f"{file} holds all {epoch} epochs: there is nothing left to learn")
+            print(f"{file} holds the whole run: there is nothing left to learn")
         return epoch, step
 
     def _compare(self, state: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from vgg_course.checkpoint import previous
 from vgg_course.data import Dataset, Images, load_dataset
 from vgg_course.distributed import is_first
 from vgg_course.evaluation import accuracy, predict
@@ -238,8 +239,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     changes = {k: getattr(options, k) for k in ("epochs", "seed") if getattr(options, k) is not None}
     file = options.record or RECORDS / f"{options.name}.json"
     checkpoint = RECORDS / f"{options.name}.checkpoint"
-    if file.is_file() or not file.exists():  # not beside /dev/null
-        checkpoint = file.with_suffix(".checkpoint")  # so that runs with records of their own can go on side by side
+    if file.is_file() or not file.exists():  # beside the record, so that several can go on side by side; not /dev/null
+        checkpoint = file.with_name(f"{file.name.removesuffix('.json')}.checkpoint")
     try:
         changes |= dict(map(_setting, options.set))
         for result in filter(None, (file, options.weights)):
@@ -266,8 +267,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         kept = f": the run is kept in {checkpoint}; the same command writes it" if checkpoint.exists() else ""
         parser.exit(1, f"{error}{kept}\n")
     print(f"record: {file}")
-    for left in checkpoint.parent.glob(f"{checkpoint.name}*"):  # all is well: it is not needed any more
-        left.unlink()
+    for left in (checkpoint, previous(checkpoint), Path(f"{checkpoint}.lock")):  # all is well: not needed any more
+        left.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
