@@ -1,34 +1,17 @@
-"""tools/environment.py: says in one line what is missing, and takes the small PyTorch where that will do."""
+"""tools/environment.py: installs by uv or by pip, and says in one line what is missing."""
 
 import ast
-import contextlib
-import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
+import zipfile
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parent.parent
-SCRIPT = ROOT / "tools" / "environment.py"
-LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a question on Linux only")
-
-
-def run_script(copy: Path, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, copy / "tools" / "environment.py", "lab"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "VGG_COURSE_TORCH": "plain", **environment},
-        timeout=300,
-    )
+from environment_script import ROOT, SCRIPT, load_script, run_script
 
 
 @pytest.fixture
@@ -81,14 +64,90 @@ class TestEnvironmentScript:
         run_script(copy)
         assert len((copy / "called").read_text(encoding="utf-8")) > len(calls)
 
-    def test_what_is_installed(self, copy):
+    @pytest.mark.parametrize("installer", ["uv", "pip"])
+    def test_what_is_installed(self, copy, installer):
         """The project as it lies there, so that an edit of a file is enough, and the files of the live page."""
-        self.fake_python(copy, 'echo "$@" >> called')
-        assert run_script(copy).returncode == 0
+        no_uv = 'case "$*" in *uv*) exit 1;; esac'
+        self.fake_python(copy, f'echo "$@" >> called\n{no_uv if installer == "pip" else ""}')
+        done = run_script(copy)
+        assert done.returncode == 0, done.stderr
         *before, project, page = (copy / "called").read_text(encoding="utf-8").splitlines()
-        assert project.endswith(f"install --editable {copy}[lab]")
+        assert project.startswith(f"-m {installer} ") and project.endswith(f" --editable {copy}[lab]")
         assert page == "-m vgg_course.visdom_server --assets"
-        assert all("visdom" in line or "setuptools<81" in line for line in before)
+        installs = [line for line in before if " install " in line and not line.endswith("pip install uv>=0.5")]
+        assert all(line.endswith(("visdom>=0.2.4", "setuptools<81 wheel")) for line in installs)
+        assert all(line.startswith(f"-m {installer} ") for line in installs)
+        assert ("pip does it all" in done.stdout) == (installer == "pip")
+
+    def test_uv_is_installed_where_it_is_not(self, copy):
+        self.fake_python(copy, 'echo "$@" >> called\ncase "$*" in "-m uv --version") exit 1;; esac')
+        assert run_script(copy).returncode == 0
+        calls = (copy / "called").read_text(encoding="utf-8").splitlines()
+        assert calls[:2] == ["-m uv --version", "-m pip install uv>=0.5"] and calls.count(calls[1]) == 1
+        assert calls[-2].startswith("-m uv pip install ")
+
+    def test_where_uv_does_not_manage_pip_does(self, copy):
+        self.fake_python(
+            copy, 'echo "$@" >> called\ncase "$*" in *"uv pip install"*) echo no such index; exit 2;; esac'
+        )
+        done = run_script(copy)
+        assert done.returncode == 0 and not done.stderr
+        assert "uv did not manage, so pip tries it" in done.stdout
+        assert "no such index" in (copy / ".venv" / "install.log").read_text(encoding="utf-8")
+        project = (copy / "called").read_text(encoding="utf-8").splitlines()[-2]
+        assert project == f"-m pip --disable-pip-version-check install --editable {copy}[lab]"
+
+    def test_uv_gets_pips_settings(self, copy):
+        """A school's index, say: uv itself does not read where it stands."""
+        settings = r"""
+            global.cert='/etc/school.pem'
+            global.extra-index-url='https://one.example.org https://two.example.org'
+            global.index-url='https://weak.example.org/simple'
+            global.timeout='60'
+            install.find-links='/wheels'
+            install.index-url='https://mirror.example.org/simple'
+            :env:.no-index='1'
+            download.constraint='/for/another/command'
+            """
+        listed = "\n".join(map(str.strip, settings.strip().splitlines()))
+        script = (
+            f'case "$*" in *"config list") cat <<"END"\n{listed}\nEND\nexit;; esac\necho "$@" $SSL_CERT_FILE >> called'
+        )
+        self.fake_python(copy, script)
+        assert run_script(copy).returncode == 0
+        project = (copy / "called").read_text(encoding="utf-8").splitlines()[-2]
+        assert project.endswith(" /etc/school.pem")
+        for option in (
+            "--default-index https://mirror.example.org/simple",
+            "--index https://one.example.org --index https://two.example.org",
+            "--find-links /wheels",
+            "--no-index",
+            f"--python {copy / '.venv' / 'bin' / 'python'}",
+        ):
+            assert f" {option} " in project, option
+        assert "weak" not in project and "constraint" not in project and "60" not in project
+
+    def test_uv_takes_what_pip_would(self, copy, monkeypatch):
+        """The real uv, and a package that only the folder of pip's setting has."""
+        pytest.importorskip("uv", reason="the environment was made by pip")
+        with zipfile.ZipFile(copy / "tiny_thing-1.0-py3-none-any.whl", "w") as wheel:
+            wheel.writestr("tiny_thing.py", "")
+            wheel.writestr(
+                "tiny_thing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0\n"
+            )
+            wheel.writestr("tiny_thing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+            wheel.writestr("tiny_thing-1.0.dist-info/RECORD", "")
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", copy / "new"], check=True)
+        # uv and pip are those of these tests; the package goes into the new environment
+        self.fake_python(copy, f'[ "$1" = -m ] && exec "{sys.executable}" "$@"\nexec "{copy}/new/bin/python" "$@"')
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+        monkeypatch.setenv("PIP_FIND_LINKS", str(copy))
+        script = load_script()
+        for name, value in {"ROOT": copy, "PYTHON": copy / ".venv" / "bin" / "python", "LOG": copy / "log"}.items():
+            monkeypatch.setattr(script, name, value)
+        script.add("tiny-thing")
+        assert list(copy.glob("new/lib/*/site-packages/tiny_thing.py")), (copy / "log").read_text(encoding="utf-8")
+        assert "Installed 1 package" in (copy / "log").read_text(encoding="utf-8")
 
     def test_a_folder_that_was_moved_is_installed_again(self, copy):
         self.fake_python(copy, "echo called >> called")
@@ -134,161 +193,6 @@ class TestEnvironmentScript:
         assert done.stderr.startswith("environment: this Python has no venv module: apt-get install python3-venv")
         assert len(done.stderr.splitlines()) == 1
         assert not (copy / ".venv").exists()
-
-
-def load_script():
-    """The script as a module of its own."""
-    spec = importlib.util.spec_from_file_location("environment_script", ROOT / "tools" / "environment.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
-
-
-class Torch:
-    """The script as a module, in an empty project, with a pip that only notes what it is asked for."""
-
-    def __init__(self, folder: Path, monkeypatch) -> None:
-        self.script = load_script()
-        self.venv, self.calls, self.fails = folder / ".venv", [], False
-        monkeypatch.setattr(self.script, "VENV", self.venv)
-        monkeypatch.setattr(self.script, "PATIENCE", 1)
-        monkeypatch.setattr(self.script, "pip", self.pip)
-        monkeypatch.setattr(self.script, "has_nvidia_driver", lambda: False)
-        for name in ("VGG_COURSE_TORCH", "PIP_INDEX_URL", "PIP_NO_INDEX"):
-            monkeypatch.delenv(name, raising=False)
-        self.monkeypatch = monkeypatch
-
-    def pip(self, *arguments: str) -> None:
-        self.calls.append(arguments)
-        if self.fails:
-            raise SystemExit("environment: the package index has no fitting package")
-
-    def index(self, url: str) -> str:
-        self.monkeypatch.setattr(self.script, "CPU_INDEX", url)
-        return url
-
-
-@pytest.fixture
-def torch(tmp_path, monkeypatch):
-    return Torch(tmp_path, monkeypatch)
-
-
-@contextlib.contextmanager
-def server(page: bytes, code: int = 200):
-    """A package index on this machine; yields its address and the paths that it was asked for."""
-    asked = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            self.send_response(code)
-            self.end_headers()
-            self.wfile.write(page)
-
-        def log_message(self, *_):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever, args=(0.05,))
-        thread.start()
-        yield f"http://127.0.0.1:{httpd.server_port}/whl/cpu", asked
-        httpd.shutdown()
-        thread.join()
-
-
-PAGE = b'<a href="/whl/cpu/torch-2.14.1%2Bcpu-cp311-cp311-linux_x86_64.whl">torch-2.14.1+cpu</a>'
-NEEDS = ("torch>=2.6", "torchvision>=0.21")
-
-
-@LINUX
-class TestWhichTorch:
-    def test_the_index_for_the_processor_answers(self, torch, capsys):
-        with server(PAGE) as (url, asked):
-            torch.index(url)
-            torch.script.install_torch()
-        assert asked == ["/whl/cpu/torch/"]
-        assert torch.calls == [("install", "--index-url", url, *NEEDS)]
-        said = capsys.readouterr().out
-        assert said.count("\n") == 1 and "without CUDA" in said and "VGG_COURSE_TORCH=plain" in said
-
-    @pytest.mark.parametrize(("page", "code"), [(b"<h1>Welcome to our hotel</h1>", 200), (PAGE, 403), (PAGE, 404)])
-    def test_something_else_answers(self, torch, capsys, page, code):
-        with server(page, code) as (url, _):
-            torch.index(url)
-            torch.script.install_torch()
-        assert torch.calls == []
-        said = capsys.readouterr().out
-        assert said.count("\n") == 1 and "does not answer" in said and "VGG_COURSE_TORCH=cpu" in said
-
-    def test_nobody_answers_in_time(self, torch, capsys):
-        with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes the call and says nothing
-            torch.index(f"http://127.0.0.1:{silent.getsockname()[1]}")
-            started = time.monotonic()
-            torch.script.install_torch()
-        assert time.monotonic() - started < 10
-        assert torch.calls == [] and "does not answer" in capsys.readouterr().out
-
-    def test_the_look_up_of_the_name_hangs(self, torch, monkeypatch):
-        def hang(*_, **__):
-            time.sleep(3)
-            raise OSError
-
-        monkeypatch.setattr(torch.script.urllib.request, "urlopen", hang)
-        started = time.monotonic()
-        torch.script.install_torch()
-        assert time.monotonic() - started < 2.5 and torch.calls == []
-
-    def test_it_answers_but_has_nothing_for_this_machine(self, torch, capsys):
-        torch.fails = True
-        with server(PAGE) as (url, _):
-            torch.index(url)
-            torch.script.install_torch()
-        assert "the plain package instead (environment: the package index has no fitting" in capsys.readouterr().out
-
-    def test_asked_for_by_name_it_is_never_replaced(self, torch, monkeypatch, capsys):
-        monkeypatch.setenv("VGG_COURSE_TORCH", "cpu")
-        torch.fails = True
-        with server(PAGE) as (url, asked):
-            torch.index(url)
-            with pytest.raises(SystemExit, match="no fitting package"):
-                torch.script.install_torch()
-        assert asked == [] and torch.calls == [("install", "--index-url", url, *NEEDS)]
-        assert capsys.readouterr().out == ""
-
-    def test_another_index(self, torch, monkeypatch):
-        monkeypatch.setenv("VGG_COURSE_TORCH", "https://download.pytorch.org/whl/cu128")
-        torch.script.install_torch()
-        assert torch.calls == [("install", "--index-url", "https://download.pytorch.org/whl/cu128", *NEEDS)]
-
-    def test_a_word_that_is_none(self, torch, monkeypatch):
-        monkeypatch.setenv("VGG_COURSE_TORCH", "cuda")
-        with pytest.raises(SystemExit, match="VGG_COURSE_TORCH is 'cuda', but it must be auto, cpu, plain or"):
-            torch.script.install_torch()
-
-    @pytest.mark.parametrize("why", ["plain", "driver", "own index", "offline", "it is there"])
-    def test_nobody_is_asked(self, torch, monkeypatch, capsys, why):
-        if why == "plain":
-            monkeypatch.setenv("VGG_COURSE_TORCH", "plain")
-        elif why == "driver":
-            monkeypatch.setattr(torch.script, "has_nvidia_driver", lambda: True)
-        elif why == "own index":
-            monkeypatch.setenv("PIP_INDEX_URL", "https://mirror.example.org/simple")
-        elif why == "offline":
-            monkeypatch.setenv("PIP_NO_INDEX", "1")
-        else:
-            (torch.venv / "lib" / "python3.12" / "site-packages" / "torch").mkdir(parents=True)
-        with server(PAGE) as (url, asked):
-            torch.index(url)
-            torch.script.install_torch()
-        assert asked == [] and torch.calls == [] and capsys.readouterr().out == ""
-
-
-@LINUX
-def test_an_nvidia_driver_is_found_by_its_program(tmp_path, monkeypatch):
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n", encoding="utf-8")
-    (tmp_path / "nvidia-smi").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert load_script().has_nvidia_driver()
 
 
 @pytest.mark.parametrize("version", ["3.8", "3.9", "3.10"])
