@@ -127,6 +127,17 @@ class TestCurves:
         figure = plots.curves(History(batch_loss=[2.0, 1.9], batch_learning_rate=[0.1, 0.1], interrupted=True))
         assert len(figure.axes[0].lines[0].get_ydata()) == 2
 
+    def test_a_run_that_was_stopped_within_an_epoch(self):
+        """Its batches stay where they were: the marks of the whole epochs are not drawn too late."""
+        longer = {
+            name: values * 2 if name.startswith("batch") else values for name, values in vars(self.history).items()
+        }
+        longer |= {"steps_per_epoch": 3, "interrupted": True}
+        for run in (longer, History(**longer)):
+            loss, _, rate = plots.curves(run).axes
+            assert loss.lines[0].get_xdata() == pytest.approx(np.arange(1, 9) / 3)
+            assert list(loss.lines[1].get_xdata()) == [1, 2] and max(rate.lines[0].get_xdata()) == pytest.approx(8 / 3)
+
 
 def test_confusion_in_percent_of_the_row():
     figure = plots.confusion(np.array([[8, 2, 0], [0, 0, 0], [1, 1, 198]]), CLASSES)

@@ -108,7 +108,7 @@ class TestFit:
             "images_per_second",
         )
         assert all(len(getattr(history, name)) == 2 for name in per_epoch)
-        assert len(history.batch_loss) == len(history.batch_learning_rate) == 8
+        assert len(history.batch_loss) == len(history.batch_learning_rate) == 8 == 2 * history.steps_per_epoch
         assert history.learning_rate == history.batch_learning_rate[3::4]
         assert all(
             200 / rate <= seconds for rate, seconds in zip(history.images_per_second, history.seconds, strict=True)
@@ -158,8 +158,7 @@ class TestFit:
     def test_the_bar_goes_to_stderr(self, small, capsys):
         fit(network(), small, PLAIN)
         captured = capsys.readouterr()
-        assert captured.out == ""
-        assert "8/8" in captured.err
+        assert captured.out == "" and "8/8" in captured.err
         assert "loss=" in captured.err and "validation accuracy" in captured.err
 
     def test_the_bar_says_why_a_processor_computes_in_fp32(self, small, capsys, monkeypatch):
@@ -249,7 +248,7 @@ class TestEarlyEnd:
         assert capsys.readouterr().out.startswith("stopped by hand in epoch 2 of 9, after ")
 
     @pytest.mark.parametrize("value", [math.nan, math.inf])
-    def test_a_loss_that_is_not_finite(self, small, value):
+    def test_a_loss_that_is_not_finite(self, small, value, capsys):
         class Breaks(nn.Module):
             def __init__(self):
                 super().__init__()
@@ -260,8 +259,9 @@ class TestEarlyEnd:
                 return self.inner(x) * (value if self.calls == 4 else 1)  # the first is fit's trial
 
         with pytest.raises(FloatingPointError, match="at step 2, with learning rate 0.05: .*Try an lr below") as error:
-            fit(Breaks(), small, PLAIN, progress=False)
+            fit(Breaks(), small, PLAIN)
         assert len(error.value.history.batch_loss) == 3
+        assert capsys.readouterr().err.endswith("\n")  # the bar is closed: what comes next begins a line
 
     def test_no_thread_is_left(self, small):
         before = threading.active_count()

@@ -129,17 +129,17 @@ def curves(runs: Mapping[str, object] | object) -> Figure:
     figure, (loss, score, rate) = plt.subplots(3, 1, figsize=(WIDTH, 7.2), layout="constrained", sharex=True)
     looks = zip(cycle(COLORS), cycle(MARKS), cycle(STYLES))
     for (name, run), (color, (mark, second), style) in zip(runs.items(), looks, strict=False):
-        get = run.__getitem__ if isinstance(run, Mapping) else run.__getattribute__
-        batch_loss, epochs = np.asarray(get("batch_loss")), len(get("train_loss"))
-        per_epoch = len(batch_loss) / max(1, epochs)
+        values = run if isinstance(run, Mapping) else vars(run)
+        batch_loss, epochs = np.asarray(values["batch_loss"]), len(values["train_loss"])
+        per_epoch = values.get("steps_per_epoch") or len(batch_loss) / max(1, epochs)  # older records have whole epochs
         position = (np.arange(len(batch_loss)) + 1) / per_epoch
         ends, label = np.arange(1, epochs + 1), f"{name}: " if name else ""
         loss.plot(position, batch_loss, color=color, alpha=0.35, linewidth=0.8)
-        loss.plot(ends, get("train_loss"), f"{mark}-", color=color, markersize=4, label=f"{label}training")
-        loss.plot(ends, get("validation_loss"), f"{second}--", color=color, markersize=4, label=f"{label}validation")
-        percent = 100 * np.asarray(get("validation_accuracy"))
+        loss.plot(ends, values["train_loss"], f"{mark}-", color=color, markersize=4, label=f"{label}training")
+        loss.plot(ends, values["validation_loss"], f"{second}--", color=color, markersize=4, label=f"{label}validation")
+        percent = 100 * np.asarray(values["validation_accuracy"])
         score.plot(ends, percent, f"{second}--", color=color, markersize=4, label=name)
-        rate.plot(position, get("batch_learning_rate"), style, color=color, label=name)
+        rate.plot(position, values["batch_learning_rate"], style, color=color, label=name)
     loss.set(ylabel="loss (nats)", title="Loss: each batch (pale), mean of each epoch (marks)")
     score.set(ylabel="accuracy (%)", title="Accuracy on the validation images")
     rate.set(ylabel="learning rate", xlabel="epoch", title="Learning rate")

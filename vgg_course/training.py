@@ -45,6 +45,7 @@ class History:
     images_per_second: list[float] = field(default_factory=list)  # training alone
     batch_loss: list[float] = field(default_factory=list)
     batch_learning_rate: list[float] = field(default_factory=list)
+    steps_per_epoch: int = 0  # batches; 0 where nobody noted it
     interrupted: bool = False  # stopped by hand before the last epoch
 
 
@@ -69,13 +70,13 @@ def fit(
     raises.
     """
     _check(model, data, recipe, tracker)
-    was_training, history = model.training, History()
+    was_training = model.training
     team = Team(recipe.resolve_device())  # this process, or all those that torchrun has started
     learner = _Learner(model, recipe, len(data.train), team)
     train, validation = data.train.to(learner.device), data.validation.to(learner.device)
     tracker, checkpoint, progress = (tracker, checkpoint, progress) if team.first else (None, None, False)
     bar = tqdm(desc=learner.remark, total=learner.steps * recipe.epochs, unit="batch", disable=not progress)
-    log = _Log(history, recipe, tracker, bar)
+    log = _Log(History(steps_per_epoch=learner.steps), recipe, tracker, bar)
     settings = asdict(recipe) | {"device": learner.device.type, "precision": learner.precision}  # what "auto" stood for
     try:
         with team, Checkpoint(checkpoint, learner.parts(), settings, data, log, checkpoint_minutes) as saved:
@@ -97,7 +98,7 @@ def fit(
     finally:
         log.bar.close()
         model.train(was_training)
-    return history
+    return log.history
 
 
 class _Learner:
@@ -266,7 +267,7 @@ class _Log:
         for name, value in state["history"].items():
             setattr(self.history, name, value)
         self.loss_sum, self.images, self.spent = state["loss_sum"], state["images"], state["spent"]
-        rates, per_epoch = self.history.batch_learning_rate, self.bar.total // self.recipe.epochs
+        rates, per_epoch = self.history.batch_learning_rate, self.history.steps_per_epoch
         for step, loss in enumerate(self.history.batch_loss):
             self.tell(step, {"loss": loss, "learning_rate": rates[step]})
             if (step + 1) % per_epoch == 0 and (step + 1) // per_epoch <= len(self.history.train_loss):
