@@ -1,5 +1,7 @@
 """The archive for a class without a network: what is in it, and that its installer asks nobody for anything."""
 
+import importlib
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -52,6 +54,16 @@ def test_what_is_in_it(kit):
     assert not [name for name in files if name.startswith(("data/other", "notebooks/runs", "notebooks/photos"))]
     text = (kit / "INSTALL.txt").read_text(encoding="utf-8")
     assert "python install.py" in text and "CIFAR-10, which is in data" in text
+
+
+def test_the_wheels_are_those_of_the_notebooks_in_the_versions_that_are_here(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    tool, commands = importlib.import_module("class_kit"), []
+    monkeypatch.setattr(tool, "run", commands.append)
+    tool.collect_wheels(tmp_path / "wheels")
+    assert commands[-1][-1] == f"{ROOT}[lab]"
+    constraints = Path(commands[-1][commands[-1].index("--constraint") + 1]).read_text(encoding="utf-8")
+    assert f"torch=={importlib.metadata.version('torch')}\n" in constraints
 
 
 def no_network() -> list[str]:

@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch import distributed, nn
 
+from vgg_course import training
 from vgg_course.checkpoint import read
 from vgg_course.data import load_dataset
 from vgg_course.distributed import Team
@@ -260,6 +261,17 @@ def test_ctrl_c_is_for_the_first(rank, monkeypatch, in_a_team):
     with Team(torch.device("cpu")):
         assert signal.getsignal(signal.SIGINT) == (signal.SIG_IGN if rank else before)
     assert signal.getsignal(signal.SIGINT) == before
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_each_process_has_dropout_of_its_own(rank, monkeypatch, in_a_team):
+    in_a_team(rank)
+    team = Team(torch.device("cpu"))
+    monkeypatch.setattr(team, "agree", lambda parts, position: position)
+    monkeypatch.setattr(team, "wrap", lambda model: model)
+    recipe = Recipe(epochs=1, batch_size=10, lr=0.1, seed=5, device="cpu")
+    training._Learner(nn.Linear(2, 2), recipe, 100, team).start((0, 0), None)
+    assert torch.initial_seed() == 5 + rank
 
 
 def test_alone_a_team_changes_nothing():

@@ -222,11 +222,11 @@ class TestDownload(TestTorchvisionFolder):
     def test_a_server_that_says_nothing(self, tmp_path, monkeypatch):
         with socket.create_server(("127.0.0.1", 0)) as silent:
             monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{silent.getsockname()[1]}/x")
-            timeout = download._socket_timeout
-            monkeypatch.setattr(download, "_socket_timeout", lambda seconds: timeout(0.2))
+            timeout, asked = download._socket_timeout, []
+            monkeypatch.setattr(download, "_socket_timeout", lambda seconds: asked.append(seconds) or timeout(0.2))
             with pytest.raises(ConnectionError, match="timed out"):
                 load_dataset("cifar10", tmp_path)
-        assert socket.getdefaulttimeout() is None
+        assert socket.getdefaulttimeout() is None and 5 <= asked[0] <= 60  # seconds: slow is not silent
 
     def test_a_proxy_that_answers_html(self, tmp_path, monkeypatch):
         class LogInFirst(BaseHTTPRequestHandler):

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vgg_course.data import load_dataset, load_folder
 
@@ -85,6 +85,16 @@ class TestOwnFolder:
         pets = load_folder(tmp_path, verbose=False)
         cats = pets.train.images[pets.train.labels == 1].float().mean((0, 2, 3))
         assert cats[0] > 190 and cats[1:].max() < 5
+
+    def test_a_large_photo_is_decoded_at_a_fraction_of_its_size(self, tmp_path, monkeypatch):
+        self.write(tmp_path, 5)
+        for file in (tmp_path / "cat").iterdir():
+            Image.open(file).resize((1600, 1200)).save(file.with_suffix(".jpg"))
+            file.unlink()
+        decoded, fit = [], ImageOps.fit
+        monkeypatch.setattr(ImageOps, "fit", lambda image, size: decoded.append(max(image.size)) or fit(image, size))
+        load_folder(tmp_path, verbose=False)
+        assert sorted(decoded)[-5:] == [200] * 5  # an eighth, which is still more than the 32 that are kept
 
     def test_upright_as_the_camera_held_it(self, tmp_path):
         self.write(tmp_path, 5)

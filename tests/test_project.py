@@ -1,8 +1,14 @@
 """The project's own files agree with each other."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -53,6 +59,23 @@ def test_no_tool_needs_a_posix_system():
         for name in set(re.findall(posix, text)):
             module, function = name.split(".")
             assert f'hasattr({module}, "{function}")' in text, f"{file.name}: {name} is not there on Windows"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the faked Python is a shell script")
+@pytest.mark.parametrize("code", [0, 3])
+def test_pre_commit_refuses_what_the_tests_refuse(code, tmp_path):
+    for name in ("check_outputs.py", "environment.py"):
+        (tmp_path / "tools").mkdir(exist_ok=True)
+        shutil.copy(ROOT / "tools" / name, tmp_path / "tools")
+    command = [sys.executable, str(tmp_path / "tools" / "check_outputs.py")]
+    none = subprocess.run(command, capture_output=True, text=True)
+    assert none.returncode == 1 and none.stderr.startswith("check_outputs: there is no .venv yet: make lint")
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\necho "$@"\nexit {code}\n', encoding="utf-8")
+    python.chmod(0o755)
+    done = subprocess.run([*command, "-x"], capture_output=True, text=True)
+    assert done.returncode == code and done.stdout.endswith(" tests/test_notebooks.py -x\n")
 
 
 def make_targets() -> dict[str, list[str]]:

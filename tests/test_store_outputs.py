@@ -1,11 +1,14 @@
 """tools/store_outputs.py: a second run of a notebook changes no byte of what is compared."""
 
 import importlib.util
+import os
+import runpy
 import subprocess
 import sys
 import types
 from pathlib import Path
 
+import nbclient
 import nbformat
 import pytest
 
@@ -59,6 +62,20 @@ def test_a_name_that_is_no_file_is_told_before_anything_runs():
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert told.returncode == 1 and told.stderr.startswith("store_outputs: there is no ")
     assert told.stderr.endswith("01_layers: give the path, such as notebooks/01_layers.ipynb\n")
+
+
+@pytest.mark.parametrize(("asked", "got"), [(None, "cifar10"), ("digits", "digits")])
+def test_the_notebooks_are_stored_with_cifar10_unless_another_is_asked_for(asked, got, tmp_path, monkeypatch):
+    """As a script, with a kernel that only notes which data set it is to take."""
+    given = []
+    client = types.SimpleNamespace(execute=lambda: given.append(os.environ["VGG_COURSE_DATASET"]))
+    monkeypatch.setattr(nbclient, "NotebookClient", lambda *_, **__: client)
+    monkeypatch.setenv("VGG_COURSE_DATASET", "that of before")  # so that it is put back
+    monkeypatch.delenv("VGG_COURSE_DATASET") if asked is None else monkeypatch.setenv("VGG_COURSE_DATASET", asked)
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "a.ipynb")
+    monkeypatch.setattr(sys, "argv", ["store_outputs.py", str(tmp_path / "a.ipynb")])
+    runpy.run_path(str(ROOT / "tools" / "store_outputs.py"), run_name="__main__")
+    assert given == [got]
 
 
 def test_a_full_disk_leaves_the_notebook_as_it_was(tool, tmp_path, monkeypatch):
