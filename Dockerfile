@@ -11,7 +11,8 @@ COPY --chown=1000 pyproject.toml README.md LICENSE ./
 COPY --chown=1000 tools tools
 COPY --chown=1000 data/runs data/runs
 COPY --chown=1000 vgg_course vgg_course
-RUN VGG_COURSE_TORCH=cpu python tools/environment.py lab && rm -rf /home/learner/.cache
+# A container starts anew each time, so Python's compiled files are made here.
+RUN VGG_COURSE_TORCH=cpu UV_COMPILE_BYTECODE=1 python tools/environment.py lab && rm -rf /home/learner/.cache
 COPY --chown=1000 GLOSSARY.md ./
 COPY --chown=1000 notebooks notebooks
 
