@@ -14,12 +14,12 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from vgg_course.runs import write_whole
-
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
 
 def store(file: Path) -> None:
+    from vgg_course.runs import write_whole  # here, as it takes seconds: a name that is no file is told before
+
     notebook = nbformat.read(file, as_version=4)
     before = compared(notebook)
     notebook.cells = [cell for cell in notebook.cells if cell.source.strip()]
