@@ -1,5 +1,6 @@
 """For the tests of the package: figures are drawn into memory, no window opens."""
 
+import os
 import sys
 import types
 from pathlib import Path
@@ -13,6 +14,16 @@ from vgg_course import data
 matplotlib.use("agg")
 pytest.register_assert_rewrite("servers", "small_run")  # helpers of tests/tracking, whose asserts explain themselves
 set_hypothesis_home_dir(Path(__file__).parents[1] / ".pytest_cache" / "hypothesis")  # no folder of its own
+
+
+@pytest.fixture(scope="module", autouse=True)
+def coverage_of_processes(request):
+    """Off: it makes each start of a process half as long again. ``MEASURED = True`` in a file of tests leaves it on."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("COV")]:
+            if not getattr(request.module, "MEASURED", False):
+                patch.delenv(name)
+        yield
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from vgg_course import live_page, own_server, visdom_server
 from vgg_course.tracking import LossTracker
 
 psutil = pytest.importorskip("psutil")
+MEASURED = True  # the server's code runs in processes of its own
 
 
 @pytest.mark.parametrize(
