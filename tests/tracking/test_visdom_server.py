@@ -45,6 +45,15 @@ def test_our_server_listens_on_the_loopback_address_only_and_needs_no_torch():
     assert "numpy" in maps and "libtorch" not in maps  # which would take most of the time of its start
 
 
+def test_without_torch_is_as_if_there_were_none():
+    """No ``None`` in its place: scipy 1.18 asks what is in ``sys.modules["torch"]``, and failed on that."""
+    code = "import runpy, sys\nsys.argv = ['it', '--help']\ntry: runpy.run_path(sys.path.pop(), run_name='__main__')\n"
+    code += "except SystemExit: print('torch' in sys.modules, 'visdom' in sys.modules)"
+    command = [sys.executable, "-c", f"import sys; sys.path.append({visdom_server.__file__!r})\n{code}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1:] == ["False True"], done.stdout + done.stderr
+
+
 @needs_page
 def test_a_server_that_does_not_start_says_why_and_leaves_nothing():
     with socket.create_server(("127.0.0.1", 0)) as other:
