@@ -210,7 +210,7 @@ class Notebook:
             accept = self.page.locator(".jp-Dialog .jp-mod-accept")  # "Select kernel", in a notebook that names none
             if accept.count():
                 accept.first.click()
-            self.page.wait_for_timeout(500)
+            self.page.wait_for_timeout(100)
             assert time.monotonic() < deadline, "Lab has started no kernel"
         self.page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for(timeout=180_000)
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
@@ -257,9 +257,13 @@ class Notebook:
 
     def saved(self) -> dict:
         """The notebook as Lab saves it now."""
+        file = self.lab.folder / self.name
+        before, deadline = file.stat().st_mtime_ns, time.monotonic() + 10
         self.page.keyboard.press("Control+s")
-        self.page.wait_for_timeout(2000)
-        return json.loads((self.lab.folder / self.name).read_text(encoding="utf-8"))
+        while file.stat().st_mtime_ns == before:
+            assert time.monotonic() < deadline, f"Lab has not saved {self.name}"
+            self.page.wait_for_timeout(50)
+        return json.loads(file.read_text(encoding="utf-8"))
 
 
 @pytest.fixture
