@@ -6,7 +6,7 @@ DATASET ?= cifar10
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test lint notebooks site train visdom class-kit bench clean
-.PHONY: lab-environment test-environment site-environment test-package test-notebooks
+.PHONY: lab-environment test-environment site-environment style types test-package test-notebooks
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -23,9 +23,11 @@ site-environment:
 lab: lab-environment  ## open the notebooks in JupyterLab (makes .venv first)
 	@$(BIN)/python tools/lab.py
 
-# Two halves side by side, equally long, with a processor each; each is printed when it is done (as far as this make can: -O).
-test: test-environment lint  ## check everything: style, types, tests, all notebooks
-	OMP_NUM_THREADS=1 $(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) test-package test-notebooks
+# What is told in a second comes first. Then two halves side by side, equally long, with a processor each: the package, and
+# types with the notebooks. Each is printed when it is done (as far as this make can: -O).
+test: test-environment  ## check everything: style, types, tests, all notebooks
+	@$(MAKE) style
+	OMP_NUM_THREADS=1 $(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) test-package types test-notebooks
 
 test-package:
 	$(BIN)/python -m pytest --doctest-modules --ignore=tests/e2e --cov=vgg_course --cov-report=term --cov-fail-under=97
@@ -36,9 +38,14 @@ test-notebooks:
 	$(BIN)/python -m pytest --nbval notebooks/
 
 lint: test-environment  ## check the style of the code, notebooks included, the spelling, and the types of the package
+	@$(MAKE) style types
+
+style:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
+
+types:
 	$(BIN)/python -m mypy
 
 notebooks: test-environment  ## run all notebooks on CIFAR-10 and store their outputs

@@ -90,6 +90,7 @@ def test_every_target_of_make_has_its_plain_commands():
     text, recipes = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), make_targets()
     rows = re.findall(r"^\| `make ([\w-]+)([^`]*)` \| (.+) \| (.+) \|$", text, flags=re.M)
     assert {target for target, *_ in rows} == set(targets) - {"help"}
+    recipes["lint"] = recipes["style"] + recipes["types"]
     recipes["test"] = recipes["test-package"] + recipes["test-notebooks"]
     for target, given, linux, windows in rows:
         assert windows == linux.replace("python3 ", "py ").replace(".venv/bin/", ".venv\\Scripts\\")
