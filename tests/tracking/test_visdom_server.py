@@ -296,6 +296,8 @@ def test_the_pages_files_come_by_visdoms_own_download_where_it_works(empty_envir
 
 @posix
 def test_without_the_pages_files_the_reason_is_told(empty_environment, monkeypatch):
+    run = subprocess.run  # without visdom's download, which fails in six seconds, as in the test of npm above
+    monkeypatch.setattr(subprocess, "run", lambda command, **how: command[0] != sys.executable and run(command, **how))
     with monkeypatch.context() as without_npm:
         without_npm.setenv("PATH", str(empty_environment))
         with pytest.raises(RuntimeError, match="there is no npm"):
