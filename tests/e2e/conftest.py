@@ -256,14 +256,10 @@ class Notebook:
         raise TimeoutError(f"{self.name} was not done in {seconds:g} s")
 
     def saved(self) -> dict:
-        """The notebook as Lab saves it now."""
-        file = self.lab.folder / self.name
-        before, deadline = file.stat().st_mtime_ns, time.monotonic() + 10
-        self.page.keyboard.press("Control+s")
-        while file.stat().st_mtime_ns == before:
-            assert time.monotonic() < deadline, f"Lab has not saved {self.name}"
-            self.page.wait_for_timeout(50)
-        return json.loads(file.read_text(encoding="utf-8"))
+        """The notebook as Lab saves it now: its server answers when the file is whole."""
+        with self.page.expect_response(lambda it: it.request.method == "PUT" and f"/{self.name}" in it.url):
+            self.page.keyboard.press("Control+s")
+        return json.loads((self.lab.folder / self.name).read_text(encoding="utf-8"))
 
 
 @pytest.fixture
