@@ -31,10 +31,10 @@ test: test-environment  ## check everything: style, types, tests, all notebooks
 
 test-package:
 	$(BIN)/python -m pytest --doctest-modules --ignore=tests/e2e --cov=vgg_course --cov-report=term --cov-fail-under=97
-	$(BIN)/python -m pytest tests/e2e --ignore=tests/e2e/test_lab.py
+	$(BIN)/python -m pytest tests/e2e/test_site.py tests/e2e/test_page.py
 
 test-notebooks:
-	$(BIN)/python -m pytest tests/e2e/test_lab.py
+	$(BIN)/python -m pytest tests/e2e --ignore=tests/e2e/test_site.py --ignore=tests/e2e/test_page.py
 	$(BIN)/python -m pytest --nbval notebooks/
 
 lint: test-environment  ## check the style of the code, notebooks included, the spelling, and the types of the package
