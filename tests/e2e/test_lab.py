@@ -22,7 +22,7 @@ SHOWN = """(widget) => ({
 
 
 def test_a_figure_that_is_missing_is_noticed(lab, open_notebook):
-    """First, for offline a Lab that was opened a moment ago takes 20 s to end: it is asking for news."""
+    """First, for a Lab that is told to end while it answers a page waits for that thread for ever, and is killed."""
     cell = {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "![none](figures/none.svg)"}
     text = json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
     (lab.folder / "missing.ipynb").write_text(text, encoding="utf-8")
