@@ -202,7 +202,7 @@ def test_a_setting_that_the_file_does_not_know_is_the_default(file):
     """A checkpoint of an older version of the course goes on, unless the run asks for what there was not then."""
     model, data = build()
     fit(model, data, RECIPE, cut_off(14, stop), checkpoint=file, progress=False)
-    state = read(file)
+    state = {k: v for k, v in read(file).items() if k not in ("scale", "network")}
     write(file, state | {"recipe": {k: v for k, v in state["recipe"].items() if k not in ("shift", "compile")}})
     model, data = build()
     with pytest.raises(ValueError, match="shift was 2 and is 3"):

@@ -100,6 +100,10 @@ def test_a_checkpoint_of_another_run_is_refused_with_all_that_differs(file):
     flipped = replace(data, train=replace(data.train, images=data.train.images.flip(3)))
     other_labels = replace(data, train=replace(data.train, labels=data.train.labels.flip(0)))
     other_validation = replace(data, validation=data.validation.subset(slice(0, 5)))
+    brighter = replace(data, train=replace(data.train, mean=(0.5, 0.5, 0.5)))
+    tanh, frozen = build()[0], build()[0]
+    tanh.features[2] = nn.Tanh()
+    frozen.features[0].weight.requires_grad_(False)
     wider = build()[0]
     wider.classifier[0], wider.classifier[3] = nn.Linear(16, 9), nn.Linear(9, 10)
     cases = [
@@ -109,6 +113,9 @@ def test_a_checkpoint_of_another_run_is_refused_with_all_that_differs(file):
         ((model, flipped, RECIPE), "data was 'digits, 300 images"),
         ((model, other_labels, RECIPE), "data was 'digits, 300 images"),
         ((model, other_validation, RECIPE), "data was 'digits, 300 images"),
+        ((model, brighter, RECIPE), "mean of the images was"),
+        ((tanh, data, RECIPE), "line 5 of the network was '(2): ReLU(inplace=True)' and is '(2): Tanh()'"),
+        ((frozen, data, RECIPE), "features.0.weight was 'learning' and is 'frozen'"),
         ((wider, data, RECIPE), "classifier.0.weight was (8, 16) and is (9, 16)"),
         ((nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), data, RECIPE), "more layers differ"),
     ]
@@ -117,6 +124,23 @@ def test_a_checkpoint_of_another_run_is_refused_with_all_that_differs(file):
             fit(network, images, recipe, checkpoint=file, progress=False)
         assert "to start anew" in str(error.value)
     assert file.read_bytes() == good
+
+
+def test_what_a_network_prints_of_the_memory_is_no_difference(file):
+    class Printed(nn.Flatten):
+        def extra_repr(self):
+            return f"made by {object()}"
+
+    for _ in range(2):
+        network = nn.Sequential(Printed(), nn.Linear(3072, 10))
+        history = fit(network, build()[1], replace(RECIPE, epochs=1, small_part=0.0), checkpoint=file, progress=False)
+    assert len(history.train_loss) == 1
+
+
+def test_every_second_image_is_a_run_too(file):
+    data = build()[1]
+    data = replace(data, train=data.train.subset(slice(None, None, 2)))
+    assert len(fit(build()[0], data, RECIPE, checkpoint=file, progress=False).train_loss) == 3
 
 
 def test_it_is_written_every_few_minutes(file, monkeypatch):

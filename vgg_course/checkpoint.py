@@ -9,6 +9,7 @@ import hashlib
 import io
 import math
 import os
+import re
 import signal
 import threading
 import time
@@ -17,10 +18,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from filelock import FileLock, Timeout
+from torch import nn
 
 from vgg_course.data import Dataset, Images
 from vgg_course.recipes import Recipe
@@ -89,7 +91,7 @@ def fingerprint(data: Dataset) -> str:
     """A short name for exactly these images and labels, for training and validation."""
 
     def digest(split: Images) -> str:
-        parts = (split.images.permute(0, 2, 3, 1).contiguous(), split.labels)
+        parts = (split.images.permute(0, 2, 3, 1).contiguous(), split.labels.contiguous())
         return hashlib.sha256(b"".join(hashlib.sha256(p.cpu().numpy().data).digest() for p in parts)).hexdigest()[:12]
 
     return f"{data.name}, {len(data.train)} images, {digest(data.train)} {digest(data.validation)}"
@@ -102,6 +104,16 @@ def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[st
         for name in dict.fromkeys([*old, *new])
         if old.get(name) != new.get(name)
     ]
+
+
+def describe(model: nn.Module) -> dict[str, dict[str, object]]:
+    """What tells two networks apart: the shapes of their numbers, what learns, and their layers as they print."""
+    printed = re.sub(" at 0x[0-9a-f]+", "", str(model), flags=re.IGNORECASE)  # where a function lies in the memory
+    return {
+        "shapes": {name: tuple(value.shape) for name, value in model.state_dict().items()},
+        "learns": {name: "learning" if p.requires_grad else "frozen" for name, p in model.named_parameters()},
+        "prints": {f"line {n} of the network": line.strip() for n, line in enumerate(printed.splitlines(), 1)},
+    }
 
 
 class Stateful(Protocol):
@@ -142,7 +154,8 @@ class Checkpoint:
             return
         if self.file.is_dir():
             raise IsADirectoryError(f"the checkpoint {self.file} is a folder: give the name of a file in it")
-        self.data = fingerprint(data)
+        self.data, self.network = fingerprint(data), describe(cast(nn.Module, parts["model"]))
+        self.scale = {"mean of the images": tuple(data.train.mean), "std of the images": tuple(data.train.std)}
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
@@ -230,9 +243,14 @@ class Checkpoint:
                 print(f"{name} was {old.get(name)!r} and is {new.get(name)!r}: the numbers will differ a little")
                 old[name] = new.get(name)
         found = differences(old, new) + differences({"data": state["data"]}, {"data": self.data})
-        shapes = {k: tuple(v.shape) for k, v in self.parts["model"].state_dict().items()}
-        layers = differences({k: tuple(v.shape) for k, v in state["model"].items()}, shapes)
-        found += layers[:3] + ([f"{len(layers) - 3} more layers differ"] if len(layers) > 3 else [])
+        found += differences(state.get("scale", self.scale), self.scale)  # an older file does not tell
+        before = {"shapes": {name: tuple(value.shape) for name, value in state["model"].items()}}
+        before |= state.get("network", {})
+        for kind, now in self.network.items():
+            layers = differences(before.get(kind, now), now)
+            found += layers[:3] + ([f"{len(layers) - 3} more layers differ"] if len(layers) > 3 else [])
+            if layers:
+                break  # that says it
         if found:
             raise ValueError(
                 f"the checkpoint {self.file} is of another run: {'; '.join(found)}. Go on with the same settings, or "
@@ -252,7 +270,8 @@ class Checkpoint:
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
         state: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()}
-        state |= {"recipe": self.recipe, "data": self.data, "epoch": epoch, "step": step}
+        state |= {"recipe": self.recipe, "data": self.data, "scale": self.scale, "network": self.network}
+        state |= {"epoch": epoch, "step": step}
         state |= {"log": self.log.state_dict(), "rng": torch.get_rng_state()}
         state |= {"cuda_rng": cuda, "mps_rng": mps}
         try:
