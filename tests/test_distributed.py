@@ -201,6 +201,10 @@ def test_each_process_takes_its_own_gpu(monkeypatch, in_a_team):
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     in_a_team(1)
     assert Team(torch.device("mps")).device == torch.device("cpu")  # gloo cannot reach a Mac's
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setenv("LOCAL_RANK", "4")
+    with pytest.raises(ValueError, match="process 5 of this machine has no GPU of its own, for there are 4: take"):
+        Team(torch.device("cuda"))
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert Team(torch.device("cuda")).device == torch.device("cuda", 3) and chosen == [torch.device("cuda", 3)]
 

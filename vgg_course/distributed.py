@@ -41,7 +41,13 @@ class Team:
         if self.size > 1 and device.type == "mps":
             self.device = torch.device("cpu")  # gloo carries nothing from a Mac's GPU
         if self.size > 1 and device.type == "cuda":
-            self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+            if local >= gpus:
+                raise ValueError(
+                    f"process {local + 1} of this machine has no GPU of its own, for there are {gpus}: take "
+                    f"--nproc_per_node={gpus}, or the recipe's device='cpu' (from the shell: --set device=cpu)"
+                )
+            self.device = torch.device("cuda", local)
             torch.cuda.set_device(self.device)
 
     @property
