@@ -133,15 +133,20 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.json"] and file.read_bytes() == b"the old one"
 
 
-def test_a_record_that_cannot_be_written_costs_no_run(tiny, capsys):
+def test_a_record_that_cannot_be_written_costs_no_run(tiny, capsys, monkeypatch):
+    def full(file, content):
+        if file.suffix == ".json":
+            raise OSError(28, "No space left on device")
+        write(file, content)
+
+    write = runs.write_whole
     command = ["tiny", "--dataset", "digits", "--weights", str(tiny / "tiny.pt")]
-    (tiny / "tiny.json").mkdir()  # in the place of the record
-    with pytest.raises(SystemExit) as end:
+    with monkeypatch.context() as disk, pytest.raises(SystemExit) as end:
+        disk.setattr(runs, "write_whole", full)
         main(command)
     told = capsys.readouterr().err
     assert end.value.code == 1 and f"the run is kept in {tiny / 'tiny.checkpoint'}" in told
     assert (tiny / "tiny.pt").exists()
-    (tiny / "tiny.json").rmdir()
     main(command)
     assert "tiny.checkpoint holds the whole run: there is nothing left to learn" in capsys.readouterr().out
     assert sorted(path.name for path in tiny.iterdir()) == ["tiny.json", "tiny.pt"]
@@ -155,6 +160,9 @@ def test_where_the_results_go_is_settled_before_the_training(tiny, monkeypatch, 
             with pytest.raises(SystemExit) as end:
                 main(["tiny", "--dataset", "digits", option, str(tiny / "file" / "x")])
             assert end.value.code == 1 and str(tiny / "file") in capsys.readouterr().err
+            with pytest.raises(SystemExit, match="1"):
+                main(["tiny", "--dataset", "digits", option, str(tiny)])
+            assert f"{tiny} is a folder: give the name of a file in it" in capsys.readouterr().err
         if sys.platform == "linux":  # a folder that is there, and takes no file
             with pytest.raises(SystemExit, match="1"):
                 main(["tiny", "--dataset", "digits", "--record", "/proc/x.json"])

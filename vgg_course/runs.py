@@ -244,7 +244,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         changes |= dict(map(_setting, options.set))
         for result in filter(None, (file, options.weights)):
-            result.parent.mkdir(parents=True, exist_ok=True)  # what is wrong with it is told before the training
+            if result.is_dir():  # what is wrong with it is told before the training
+                raise IsADirectoryError(f"{result} is a folder: give the name of a file in it")
+            result.parent.mkdir(parents=True, exist_ok=True)
             if result.is_file() or not result.exists():  # not so /dev/null, in whose folder only root may write
                 tempfile.TemporaryFile(dir=result.parent).close()
         with LossTracker(options.name) if is_first() else nullcontext() as tracker:
