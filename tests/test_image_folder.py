@@ -23,7 +23,7 @@ def test_classes_have_the_same_order_on_windows():
 
 @pytest.fixture(scope="module")
 def image_folder(tmp_path_factory):
-    """A tiny CIFAR-10 as class folders: 1,000 training images (for 5,000 the split would need more), 10 for testing."""
+    """A tiny CIFAR-10 as class folders: 600 training images, 10 for testing."""
     root = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     for split, count in (("train", 60), ("test", 1)):
@@ -53,6 +53,13 @@ class TestImageFolder:
             assert torch.equal(split.images[:, 0, 0, 0].long(), split.labels)
             position = 10 * split.images[:, 1, 0, 0].long() + split.labels
             assert torch.equal(position, position.sort()[0])
+
+    def test_not_all_of_it_is_unpacked(self, folder, image_folder, capsys, monkeypatch):
+        load_dataset("cifar10", folder)
+        assert "not all of CIFAR-10 is there: 600 and 10 images in place of 50,000" in capsys.readouterr().out
+        monkeypatch.undo()
+        with pytest.raises(ValueError, match="cifar10 has 600 training images, too few to take 5,000 for validation"):
+            load_dataset("cifar10", image_folder, verbose=False)
 
     def test_the_cache_is_used_and_renewed(self, folder, monkeypatch, capsys):
         first = load_dataset("cifar10", folder)

@@ -277,6 +277,8 @@ def _digits() -> Dataset:
 
 def _cifar10(root: Path, verbose: bool) -> Dataset:
     train, test = sources.cifar10(root, verbose)
+    if verbose and (sizes := (len(train[1]), len(test[1]))) != (50_000, 10_000):
+        print(f"not all of CIFAR-10 is there: {sizes[0]:,} and {sizes[1]:,} images in place of 50,000 and 10,000")
     return _split("cifar10", train, test, 5000, CIFAR10_CLASSES, (CIFAR10_MEAN, CIFAR10_STD))
 
 
@@ -289,6 +291,11 @@ def _split(
     statistics: Statistics | None = None,
 ) -> Dataset:
     """Build a Dataset from images (N, H, W, 3) with labels; take validation out of training."""
+    if len(train[1]) <= validation_size:
+        raise ValueError(
+            f"{name} has {len(train[1]):,} training images, too few to take {validation_size:,} for validation: unpack "
+            "them again. (For images of your own: load_dataset('path/to/folder'))"
+        )
     mean, std = statistics or _statistics(train[0])
     parts = train_test_split(
         np.arange(len(train[1])), test_size=validation_size, stratify=train[1], random_state=SPLIT_SEED
