@@ -11,7 +11,8 @@ import torch
 from right_answers import RIGHT
 
 from vgg_course import exercises
-from vgg_course.exercises import EXERCISES, Wrong, attempt, check, compare, fingerprint, plain
+from vgg_course.exercises import EXERCISES, Wrong, attempt, check, compare, fingerprint, nb03, plain
+from vgg_course.training import History
 
 ROOT = Path(__file__).parents[1]
 NUMBERS = sorted(path.stem for path in (ROOT / "vgg_course" / "exercises").glob("nb*.py"))
@@ -70,6 +71,15 @@ def test_each_exercise_is_in_its_notebook_and_the_other_way_round(stem):
     )
     assert checked == [name for name in EXERCISES if name.startswith(f"{int(stem[2:])}.")]
     assert len(checked) >= 5
+
+
+def test_the_stop_button_stops_all_trainings_of_3_7(monkeypatch):
+    trained = []
+    cut_off = History(steps_per_epoch=1, interrupted=True)
+    monkeypatch.setattr(nb03, "fit", lambda *_, **__: trained.append(True) or cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        nb03.high_rate(0.5, lambda: None, None)
+    assert trained == [True]
 
 
 def test_an_unknown_exercise_is_named():

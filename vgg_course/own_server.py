@@ -69,6 +69,9 @@ class OwnServer:
                 line = said.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 line = f"FAILED it was not ready in {seconds:g} s"
+            except BaseException:  # the stop button
+                self.stop()
+                raise
         if line.startswith("FAILED"):
             self.stop()
             raise RuntimeError(line.removeprefix("FAILED").strip())

@@ -68,6 +68,27 @@ def test_a_server_that_does_not_start_says_why_and_leaves_nothing():
         assert server.process.poll() is not None and not Path(server.folder).exists()
 
 
+@needs_page
+def test_the_stop_button_while_it_starts_leaves_nothing(monkeypatch):
+    started = []
+
+    def stopped(self, timeout):
+        raise KeyboardInterrupt
+
+    class Server(own_server.OwnServer):
+        def wait_until_ready(self, *_):
+            started.append(self)
+            with monkeypatch.context() as button:
+                button.setattr(own_server.queue.Queue, "get", stopped)
+                super().wait_until_ready()
+
+    monkeypatch.setattr(own_server, "OwnServer", Server)
+    with pytest.raises(KeyboardInterrupt):
+        own_server.own()
+    (server,) = started
+    assert server.process.poll() is not None and not Path(server.folder).exists()
+
+
 def test_where_no_process_can_be_had_no_folder_stays(monkeypatch, tmp_path):
     monkeypatch.setattr(own_server.tempfile, "mkdtemp", lambda prefix: str(tmp_path / "of the server"))
     (tmp_path / "of the server").mkdir()

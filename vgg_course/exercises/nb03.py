@@ -133,9 +133,12 @@ def high_rate(answer: Any, build: Callable[[], VGG], data: Dataset) -> str:
     def final(rate: float) -> float:
         recipe = Recipe(epochs=3, batch_size=100, lr=float(rate), precision="fp32", device="cpu")
         try:
-            return fit(build(), data, recipe, progress=False).train_loss[-1]
+            history = fit(build(), data, recipe, progress=False)
         except FloatingPointError:
             return math.inf
+        if history.interrupted:
+            raise KeyboardInterrupt
+        return history.train_loss[-1]
 
     reached, low = final(answer), final(0.01)
     if reached > math.log(10):
