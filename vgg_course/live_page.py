@@ -135,7 +135,10 @@ def find(env: str) -> Page:
         except Exception as error:
             result.put(str(error) or repr(error))
 
-    threading.Thread(target=ask, daemon=True).start()
+    try:
+        threading.Thread(target=ask, daemon=True).start()
+    except RuntimeError as error:  # Python 3.12 starts none while it ends
+        raise ConnectionError(str(error)) from None
     try:
         wrong = result.get(timeout=2 * sum(TIMEOUT))  # check sends two messages
     except queue.Empty:

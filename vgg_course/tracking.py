@@ -219,6 +219,10 @@ class LossTracker:
             for step, value in zip(steps, values, strict=True):
                 other[name].add(step, float(curves.number(name, value)))
         self._changed |= self._windows() - set(self._pictures)
+        if self._thread is None and self._curves and os.getpid() == self._pid and self._mode != "off":  # it was closed
+            if self._frame and not self._frame.page:
+                self._frame.show(*self._picture())
+            self._work()
 
     def close(self, final: bool = True) -> None:
         """Draw what is left, for at most 5 s, and leave a picture of the curves below the cell. Called again: fine."""

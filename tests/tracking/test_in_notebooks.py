@@ -61,6 +61,8 @@ def test_inline_in_a_notebook(shell, alone, capsys, monkeypatch):
     (_, moved), (_, curve) = shell.shown
     assert moved["text/plain"] == "The plot is below a later cell."
     assert curve["image/png"].startswith("iVBOR") and "last: loss nan, learning_rate" in curve["text/plain"]
+    tracker.overlay("later", {"train_loss": ([1], [0.3])})  # also when it has been closed
+    assert shell.shown[-1][1]["image/png"] != curve["image/png"]
 
 
 @needs_page

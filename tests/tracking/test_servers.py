@@ -31,6 +31,15 @@ def test_a_server_that_is_there_is_found(visdom, alone, capsys):
     assert set(json.loads(visdom.ask("win_data", eid="main", win=None))) == set()  # nothing in the others' place
 
 
+def test_python_3_12_starts_no_thread_while_it_ends(monkeypatch):
+    def too_late(self):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", too_late)
+    with pytest.raises(ConnectionError, match="interpreter shutdown"):
+        live_page.find("x")
+
+
 @needs_page
 def test_no_server_then_one_comes_later(visdom_at, alone, capsys):
     port, later = free_port(), []
