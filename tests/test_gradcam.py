@@ -14,7 +14,7 @@ from torch.nn import functional
 from vgg_course.vgg import VGG, make_layers
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "04_evaluate.ipynb"
-DEFINITIONS = ("grad_cam", "occlusion", "calibration", "wilson", "fgsm")
+DEFINITIONS = ("grad_cam", "occlusion", "span", "calibration", "wilson", "fgsm")
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +115,27 @@ def test_occlusion_one_place_at_a_time(taught, model, images):
             wanted = model(images[:1])[0, 2] - model(covered)[0, 2]
         torch.testing.assert_close(drop[row, column], wanted)
     assert taught.occlusion(model, images[0], 2, size=5, step=3).shape == (3, 3)
+
+
+@pytest.mark.parametrize("patch, padding", [(3, 1), (3, 0), (2, 0)])  # as posted; as in "digits" and in "best"
+def test_the_cells_lie_where_their_receptive_fields_do(taught, patch, padding):
+    """In the middle of the pixels that reach a cell, found with gradients: no pool hides one that takes the mean."""
+
+    def layers(pool: type[nn.Module]) -> nn.Sequential:
+        convolutions = [nn.Conv2d(1, 1, patch, padding=padding), *(nn.Conv2d(1, 1, 3, padding=1) for _ in range(2))]
+        for convolution in convolutions:
+            nn.init.ones_(convolution.weight)
+        return nn.Sequential(*convolutions[:2], nn.ReLU(), pool(2, 2), convolutions[2], nn.ReLU(), pool(2, 2))
+
+    pixels = torch.ones(1, 1, 40, 40, requires_grad=True)
+    maps = layers(nn.AvgPool2d)(pixels)
+    begins, ends = taught.span(layers(nn.MaxPool2d), maps.shape[-1])
+    apart = (ends - begins) / maps.shape[-1]
+    assert apart == 4
+    for cell in (3, 5):
+        (gradient,) = torch.autograd.grad(maps[0, 0, cell, cell], pixels, retain_graph=True)
+        reach = gradient[0, 0].sum(0).nonzero().flatten()
+        assert (reach[0] + reach[-1]) / 2 == begins + (cell + 0.5) * apart
 
 
 def test_calibration_counts_by_hand(taught):
