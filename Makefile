@@ -51,7 +51,7 @@ types:
 notebooks: test-environment  ## run all notebooks on CIFAR-10 and store their outputs
 	$(BIN)/python tools/store_outputs.py
 
-site: site-environment  ## build the website of the course in build/site
+site: site-environment  ## build the website of the course: build/site/html/index.html
 	$(BIN)/python tools/build_site.py
 
 train: lab-environment  ## train a named run and record it: make train RECIPE=fast DATASET=cifar10

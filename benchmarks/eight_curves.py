@@ -1,4 +1,4 @@
-"""Eight runs of 400 steps, seven of them with something wrong: the loss curves of exercise 3.5.
+"""Eight runs of 400 steps, seven of them with something wrong: the loss curves of exercise 3.6.
 
     python benchmarks/eight_curves.py                                        CIFAR-10: some minutes on one thread
     python benchmarks/eight_curves.py --record data/runs/eight_curves.json   the same, and keep it for notebook 03
@@ -100,7 +100,7 @@ def train(settings: Settings, train: Images, validation: Images, steps: int) -> 
 
 def main() -> None:
     """Print how each run ends; record the curves if asked to."""
-    parser = argparse.ArgumentParser(description="Train the eight runs of exercise 3.5.")
+    parser = argparse.ArgumentParser(description="Train the eight runs of exercise 3.6.")
     parser.add_argument("--quick", action="store_true", help="the digits only, 20 steps: to see that it works")
     parser.add_argument("--record", type=Path, help="a JSON file to write")
     options = parser.parse_args()

@@ -20,7 +20,7 @@ def kit(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     for name in ("tools", "notebooks"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("runs", "data", ".ipynb_checkpoints"))
-    for name in ("LICENSE", "GLOSSARY.md"):
+    for name in ("LICENSE", "GLOSSARY.md", "README.md"):
         shutil.copy(ROOT / name, folder)
     for name in ("data/cifar10/train/cat/1.png", "data/other/1.bin", "notebooks/runs/1.pt", "notebooks/photos/me.jpg"):
         (folder / name).parent.mkdir(parents=True)
@@ -44,6 +44,7 @@ def test_what_is_in_it(kit):
         "install.py",
         "LICENSE",
         "GLOSSARY.md",
+        "README.md",
         "tools/lab.py",
         "data/cifar10/train/cat/1.png",
     } <= files
@@ -53,7 +54,7 @@ def test_what_is_in_it(kit):
     assert any(name.startswith("visdom_page/") for name in files) == page
     assert not [name for name in files if name.startswith(("data/other", "notebooks/runs", "notebooks/photos"))]
     text = (kit / "INSTALL.txt").read_text(encoding="utf-8")
-    assert "python install.py" in text and "CIFAR-10, which is in data" in text
+    assert "python3 install.py (Windows: py -3." in text and "CIFAR-10, which is in data" in text
 
 
 def test_the_wheels_are_those_of_the_notebooks_in_the_versions_that_are_here(tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ class TestEnvironmentScript:
             ("OSError: [Errno 28] No space left on device", "the disk is full"),
             ("NewConnectionError: Failed to establish a new connection: refused", "no package index can be reached"),
             ("Failed to resolve pypi.org\nERROR: Could not find a version", "no package index can be"),
-            ("ERROR: Could not find a version that satisfies it", "no fitting package for this Python"),
+            ("ERROR: Could not find a version that satisfies it", "take another Python, such as make PYTHON="),
             ("ERROR: something new", "ERROR: something new"),
             ("ProxyError: Cannot connect to proxy", "check HTTPS_PROXY"),
             ("ReadTimeoutError: Read timed out", "the network broke off: try again"),
@@ -52,6 +52,13 @@ class TestEnvironmentScript:
         assert len(done.stderr.splitlines()) == 1
         assert meaning in done.stderr
         assert not (copy / ".venv" / ".lab-installed").exists()
+
+    @pytest.mark.parametrize("made_with", ["2.7", "{}.{}".format(*sys.version_info)])
+    def test_another_python_does_not_take_the_place_of_the_first(self, copy, made_with):
+        self.fake_python(copy, "")
+        (copy / ".venv" / "pyvenv.cfg").write_text(f"home = /usr/bin\nversion = {made_with}.18\n", encoding="utf-8")
+        done = run_script(copy)
+        assert ("going on with the Python 2.7 of .venv" in done.stdout) == (made_with == "2.7") and not done.returncode
 
     def test_a_second_call_does_nothing(self, copy):
         self.fake_python(copy, "echo called >> called")

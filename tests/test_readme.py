@@ -104,7 +104,8 @@ def test_the_steps_for_a_class():
     text = (ROOT / "docs" / "in_class.md").read_text(encoding="utf-8")
     for file in re.findall(r"\b(tools/\w+\.py)", text):
         assert (ROOT / file).exists(), file
-    code = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "vgg_course").glob("*.py"))
+    scripts = [*(ROOT / "vgg_course").glob("*.py"), *(ROOT / "tools").glob("*.py")]
+    code = "".join(file.read_text(encoding="utf-8") for file in scripts)
     variables = set(re.findall(r"`(VGG_COURSE_\w+)", text))
     assert variables and all(f'"{name}"' in code for name in variables)
     for name in re.findall(r"`(\d\d_\w+\.ipynb)`", text):

@@ -1,4 +1,4 @@
-"""Build the site: `python tools/build_site.py [FOLDER]`, by default into build/site. Open its index.html in a browser.
+"""Build the site: `python tools/build_site.py [FOLDER]`, by default into build/site; open its html/index.html.
 
 The pages are the README, the notebooks with the outputs that they store (none is run), the glossary, the docstrings,
 and the texts for teachers and contributors. Their sources are put together in FOLDER/source first, with the few changes

@@ -22,10 +22,10 @@ INSTALL = """\
 vgg_course without a network
 ============================
 
-You need Python {python} on {system}, with its venv module. Nothing is downloaded, nothing outside this folder changes.
+You need Python {python} on {system}, with its venv module. Nothing is downloaded or installed outside of this folder.
 
 1. Unpack the archive, and go to its folder.
-2. python install.py
+2. python3 install.py (Windows: py -{python} install.py)
 3. Start with the command that install.py prints. It opens the notebooks.
 
 The notebooks take {data}.
@@ -54,7 +54,7 @@ def main() -> None:
             kit.writestr(f"{name}/INSTALL.txt", INSTALL.format(python=python, system=system, data=what))
             kit.write(INSTALLER, f"{name}/install.py")
             kit.write(ROOT / "tools" / "lab.py", f"{name}/tools/lab.py")
-            for text in ("LICENSE", "GLOSSARY.md"):
+            for text in ("LICENSE", "GLOSSARY.md", "README.md"):
                 kit.write(ROOT / text, f"{name}/{text}")
             add_folder(kit, ROOT / "notebooks", f"{name}/notebooks")
             add_folder(kit, wheels, f"{name}/wheels")

@@ -17,9 +17,8 @@ def main() -> None:
     found = re.search(r"python(\d+\.\d+)", KIT.name)  # a folder that is unpacked twice may end in " 2"
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     if found and found[1] != here:
-        raise SystemExit(
-            f"install: this kit is for Python {found[1]}, but this is Python {here}: python{found[1]} install.py"
-        )
+        right = f"py -{found[1]}" if os.name == "nt" else f"python{found[1]}"
+        raise SystemExit(f"install: this kit is for Python {found[1]}, but this is Python {here}: {right} install.py")
     print(f"making {VENV}", flush=True)
     made = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True, text=True)
     if made.returncode:

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,7 +48,8 @@ CAUSES = {
     "Permission denied": f"{VENV} cannot be written to: change its owner, or delete it and try again",
     "Failed to establish a new connection": "no package index can be reached: get a network, or set PIP_INDEX_URL",
     "Failed to resolve": "no package index can be reached: get a network, or set PIP_INDEX_URL",
-    "Could not find a version": "the package index has no fitting package for this Python",
+    "Could not find a version": f"the package index has no fitting package for the Python of {VENV}: delete that "
+    "folder, then take another Python, such as make PYTHON=python3.12 lab",
     "ProxyError": "the proxy refuses: check HTTPS_PROXY",
     "ReadTimeoutError": "the package index is too slow or the network broke off: try again",
     "No module named pip": f"{VENV} is not complete: delete it and try again",
@@ -85,6 +87,11 @@ def stop(message: str) -> None:
 
 def make_venv() -> None:
     if PYTHON.exists():
+        with suppress(OSError):  # only a remark
+            made_with = re.search(r"^version\D*(\d+\.\d+)", (VENV / "pyvenv.cfg").read_text(encoding="utf-8"), re.M)
+            here = "{}.{}".format(*sys.version_info)
+            if made_with and made_with[1] != here:
+                print(f"going on with the Python {made_with[1]} of {VENV.name}: for {here} delete that folder first")
         return
     print(f"making {VENV.name} with Python {sys.version.split()[0]}", flush=True)
     command = [sys.executable, "-m", "venv", "--clear", str(VENV)]  # what is there has no Python any more
