@@ -175,7 +175,10 @@ def filters(weight: Array) -> Figure:
     if array.ndim != 4 or array.shape[1] != 3:
         raise ValueError(f"filters of a first layer have the shape (C_out, 3, kH, kW), not {array.shape}")
     largest = np.abs(array).max(axis=(1, 2, 3), keepdims=True)
-    return image_grid(0.5 + 0.5 * array / np.maximum(largest, 1e-12), columns=12)
+    figure = image_grid(0.5 + 0.5 * array / np.maximum(largest, 1e-12), columns=12)
+    for axis in figure.axes[: len(array)]:
+        axis.spines[:].set(visible=True, color="grey", linewidth=0.5)  # else a white filter is not seen
+    return figure
 
 
 def feature_maps(maps: Array, columns: int = 8) -> Figure:

@@ -102,7 +102,7 @@ def vgg16_blocks():
         x += channels / 16 + 14
     for k, units in enumerate((4096, 4096, 1000)):
         y = 44 + 18 * k
-        parts += [box(300, y, units / 16, 2, GREEN, GREEN), text(564, y + 7, f"{units:,}", 17, anchor="start")]
+        parts += [box(300, y + 0.5, units / 16, 1, GREEN, "none"), text(564, y + 7, f"{units:,}", 17, anchor="start")]
     parts.append(text(300, 28, "three linear layers, one pixel high", 17, anchor="start"))
     legend = [(SKY, "convolution, ReLU", 190), (ORANGE, "max pool", 400), (GREEN, "linear", 530)]
     for color, word, left in legend:

@@ -29,7 +29,7 @@ def batch_flow():
         parts.append(text(8, TOP + (k + 0.5) * LANE + 5, f"image {k + 1}", 17, color, "start", "bold"))
     rows = [[] for _ in names]
     for name, count, side in stages():
-        width = max(count / 8, 2) if side else max(count / 400, 4)
+        width = max(count / 8, 2) if side else count / 400
         column = max(width, 62 if name == "flatten" else 52)
         for k, color in enumerate((BLUE, ORANGE, GREEN, PINK)):
             middle, height = TOP + (k + 0.5) * LANE, side / 4 if side else 2
