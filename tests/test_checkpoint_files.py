@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -117,7 +118,10 @@ def test_a_checkpoint_of_another_run_is_refused_with_all_that_differs(file):
         ((tanh, data, RECIPE), "line 5 of the network was '(2): ReLU(inplace=True)' and is '(2): Tanh()'"),
         ((frozen, data, RECIPE), "features.0.weight was 'learning' and is 'frozen'"),
         ((wider, data, RECIPE), "classifier.0.weight was (8, 16) and is (9, 16)"),
-        ((nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), data, RECIPE), "more layers differ"),
+        (
+            (nn.Sequential(nn.AdaptiveAvgPool2d(8), nn.Flatten(), nn.Linear(192, 10)), data, RECIPE),
+            "more layers differ",
+        ),
     ]
     for (network, images, recipe), words in cases:
         with pytest.raises(ValueError, match=re.escape(words)) as error:
@@ -135,6 +139,14 @@ def test_what_a_network_prints_of_the_memory_is_no_difference(file):
         network = nn.Sequential(Printed(), nn.Linear(3072, 10))
         history = fit(network, build()[1], replace(RECIPE, epochs=1, small_part=0.0), checkpoint=file, progress=False)
     assert len(history.train_loss) == 1
+
+
+def test_numbers_of_numpy_go_on_too(file):
+    data = build()[1]
+    data = replace(data, train=replace(data.train, mean=np.array([0.5, 0.5, 0.5]), std=np.array([0.2, 0.2, 0.2])))
+    recipe = replace(RECIPE, lr=np.float64(0.1), weight_decay=np.float64(0.01))
+    fit(build()[0], data, recipe, cut_off(14, stop), checkpoint=file, progress=False)
+    assert len(fit(build()[0], data, recipe, checkpoint=file, progress=False).train_loss) == 3
 
 
 def test_every_second_image_is_a_run_too(file):

@@ -113,6 +113,21 @@ class TestBatches:
         images, _ = next(batches(sample(), 8, shuffle=True, augment=augment))
         assert images.is_contiguous(memory_format=torch.channels_last)
 
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+    def test_normalize_leaves_the_images_alone(self, dtype):
+        split = sample(4)
+        images = split.images.to(dtype)
+        once, twice = split.normalize(images), split.normalize(images)
+        assert torch.equal(images, split.images.to(dtype)) and torch.equal(once, twice)
+        assert torch.equal(once, split.normalize(split.images))
+
+    @pytest.mark.parametrize("kind", [np.array, torch.tensor, list])
+    def test_mean_and_std_are_plain_numbers(self, kind):
+        split = sample(4)
+        images = Images(split.images, split.labels, split.classes, "x", kind([0.5, 0.4, 0.3]), kind([0.2, 0.2, 0.2]))
+        assert {type(number) for number in (*images.mean, *images.std)} == {float}
+        assert images.normalize(images.images).dtype == torch.float32
+
     def test_the_order_in_memory_on_a_mac(self, monkeypatch):
         """Its GPU is not here: the batches ask what is right for their device."""
         assert data.memory_format(torch.device("mps")) == torch.contiguous_format

@@ -68,6 +68,10 @@ class Recipe:
             if not right:
                 raise ValueError(f"Recipe: {name} is {getattr(self, name)!r}, but it must be {wanted}")
 
+        for name, value in vars(self).copy().items():
+            if isinstance(value, float):
+                object.__setattr__(self, name, float(value))  # also of NumPy's: a checkpoint takes Python's own only
+
         def number(value: object) -> bool:
             return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
