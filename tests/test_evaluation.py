@@ -73,6 +73,19 @@ class TestPredict:
         assert torch.allclose(logits, expected, atol=1e-5)
         assert (logits.shape, logits.dtype, logits.requires_grad) == ((25, 10), torch.float32, False)
 
+    def test_a_frozen_part_stays_in_eval_mode(self, model, split):
+        model.train()[1].eval()
+        predict(model, split)
+        assert [part.training for part in model] == [True, False, True, True, True]
+
+    @pytest.mark.parametrize(("side", "sizes"), [(8, [1000, 200]), (32, [1000, 200]), (64, [250] * 4 + [200])])
+    def test_of_larger_images_it_takes_fewer_at_once(self, side, sizes):
+        images = torch.zeros(1, 3, side, side, dtype=torch.uint8).expand(1200, -1, -1, -1)
+        split = Images(images, torch.zeros(1200).long(), ("a", "b"), "large", (0.5,) * 3, (0.2,) * 3)
+        taken, model = [], nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        model.register_forward_hook(lambda _, inputs, __: taken.append(len(inputs[0])))
+        assert predict(model, split).shape == (1200, 3) and taken == sizes
+
     def test_the_mode_is_restored_after_an_error(self, split):
         model = nn.Sequential(nn.Linear(1, 1)).train()
         with pytest.raises(RuntimeError):

@@ -23,6 +23,7 @@ DIGITS = load_dataset("digits", verbose=False)
 TRAIN = DIGITS.train.subset(slice(0, 64))
 DATA = Dataset(TRAIN, DIGITS.validation.subset(slice(0, 20)), DIGITS.test.subset(slice(0, 20)), "digits")
 RECIPE = replace(QUICK, batch_size=32, precision="fp32", device="cpu")
+SMALL = replace(RECIPE, small_part=0.5)
 LOGITS = torch.zeros(64, 10)
 PICTURE = Image.new("RGB", (32, 32))
 DEEP = ["M"] * 5 + [4]  # its batch norm sees a single pixel
@@ -31,6 +32,15 @@ DEEP = ["M"] * 5 + [4]  # its batch norm sees a single pixel
 def net(num_classes=10, cfg=(4, "M", 8, "M"), **head):
     head = {"global_pool": True, "hidden": ()} | head
     return VGG(make_layers(list(cfg), batch_norm=True), num_classes, **head)
+
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x):
+        return self.net(x), x
 
 
 def train(model=None, data=DATA, recipe=RECIPE, **more):
@@ -172,6 +182,9 @@ CASES = {
         (lambda: train(make_layers([4])), ValueError, "(1, 4, 32, 32)"),
         (lambda: train(net(7)), ValueError, "(1, 7)"),
         (lambda: train(net(1000)), ValueError, "num_classes=10"),
+        (lambda: train(Pair()), ValueError, "the model gives a tuple"),
+        (lambda: train(net().half()), ValueError, "model.float() first"),
+        (lambda: train(net(global_pool=False, input_size=32), recipe=SMALL), ValueError, "no images at 3/4 of their"),
         (lambda: train(net().requires_grad_(False)), ValueError, "requires_grad=False"),
         (lambda: train(net(cfg=[4] + ["M"] * 6)), ValueError, "32 pixels allow 5"),
         (lambda: train(net(cfg=DEEP), replace(DATA, train=TRAIN.subset(slice(0, 33)))), ValueError, "has only one"),

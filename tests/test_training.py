@@ -130,9 +130,9 @@ class TestFit:
 
     @pytest.mark.parametrize("mode", [True, False])
     def test_the_mode_is_restored(self, small, mode):
-        model = network().train(mode)
+        (model := network().train(mode)).features.train(not mode)  # frozen, say
         fit(model, small, PLAIN, progress=False)
-        assert model.training is mode
+        assert model.training is mode and model.features[0].training is not mode
 
     @pytest.mark.parametrize("precision", ["bf16", "fp16"])
     def test_short_numbers_learn_too(self, small, precision):

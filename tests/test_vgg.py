@@ -160,6 +160,10 @@ def test_sizing_the_head_leaves_batch_norm_alone():
     assert not features[1].running_mean.any()
     assert features[1].num_batches_tracked == 0
     assert all(m.training for m in features)
+    VGG(features.requires_grad_(False).eval(), num_classes=7, input_size=8, init_weights=False)
+    features[1].train()
+    VGG(features, num_classes=7, input_size=8, init_weights=False)
+    assert [m.training for m in features[:3]] == [False, True, False]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """How good is a network? Logits over a whole split first; every figure then follows from logits and labels."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -20,20 +21,34 @@ def autocast(device: torch.device | str, precision: str) -> torch.autocast:
     return torch.autocast(torch.device(device).type, dtype=low, enabled=precision != "fp32")
 
 
+def modes(model: nn.Module) -> list[tuple[nn.Module, bool]]:
+    """Which layers are in ``train()`` mode: a part that is frozen may not be. For :func:`back_to`."""
+    return [(module, module.training) for module in model.modules()]
+
+
+def back_to(former: list[tuple[nn.Module, bool]]) -> None:
+    """Put each layer back into the mode that it had when :func:`modes` looked."""
+    for module, training in former:
+        module.training = training
+
+
 def predict(
-    model: nn.Module, split: Images, *, batch_size: int = 1000, precision: str = "fp32", views: int = 1
+    model: nn.Module, split: Images, *, batch_size: int | None = None, precision: str = "fp32", views: int = 1
 ) -> torch.Tensor:
     """Logits ``(N, classes)`` float32 on the CPU for all images of a split, in their order.
 
     The model runs in ``eval()`` (dropout off, batch norm with its running statistics) and in ``inference_mode()``
-    (nothing is kept for gradients), on the device where its weights are; afterwards it is in its former mode again.
+    (nothing is kept for gradients), on the device where its weights are; afterwards each layer is in its former mode.
+    At once it takes ``batch_size`` images, by default 1,000, or fewer of more than 32x32 pixels: as many pixels.
     With ``views`` 2 or 6 the logits are means over so many views of each image: see :func:`vgg_course.speed.views`.
     """
     if not isinstance(model, nn.Module) or not isinstance(split, Images):
         given = f"{type(model).__name__} and {type(split).__name__}"
         raise TypeError(f"predict takes a network and a split, such as data.test, not {given}")
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    was_training = model.training
+    if batch_size is None:
+        batch_size = max(1, min(1000, 1000 * 32 * 32 // math.prod(split.images.shape[2:])))
+    former = modes(model)
     model.eval()
     try:
         with torch.inference_mode(), autocast(device, precision):
@@ -42,7 +57,7 @@ def predict(
                 for images, _ in batches(split.to(device), batch_size)
             ]
     finally:
-        model.train(was_training)
+        back_to(former)
     return torch.cat(logits).cpu()
 
 

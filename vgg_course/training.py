@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from vgg_course.checkpoint import Checkpoint, Stateful
 from vgg_course.data import Dataset, Images, batches, memory_format
 from vgg_course.distributed import Team
-from vgg_course.evaluation import accuracy, autocast, predict
+from vgg_course.evaluation import accuracy, autocast, back_to, modes, predict
 from vgg_course.recipes import BEST, FAST, LECTURE, QUICK, SCHEDULES, WIDE, Recipe
 from vgg_course.speed import augmented, compiled, smaller
 
@@ -70,7 +70,7 @@ def fit(
     raises.
     """
     _check(model, data, recipe, tracker)
-    was_training = model.training
+    former = modes(model)
     team = Team(recipe.resolve_device())  # this process, or all those that torchrun has started
     learner = _Learner(model, recipe, len(data.train), team)
     train, validation = data.train.to(learner.device), data.validation.to(learner.device)
@@ -97,7 +97,7 @@ def fit(
         log.stopped_by_hand()
     finally:
         log.bar.close()
-        model.train(was_training)
+        back_to(former)
     return log.history
 
 
@@ -176,11 +176,27 @@ def _check(model: nn.Module, data: Dataset, recipe: Recipe, tracker: Tracker | N
     learning = [p for p in model.parameters() if p.requires_grad]
     if not learning:
         raise ValueError("fit: nothing in this model can learn: it has no parameters, or all have requires_grad=False")
-    was_training, sample = model.training, data.train.subset(slice(0, 1)).to(learning[0].device)
-    image = sample.normalize(sample.images).to(learning[0].dtype)
+    former, sample = modes(model), data.train.subset(slice(0, 1)).to(learning[0].device)
+    image = sample.normalize(sample.images)
     try:
         with torch.no_grad():
-            logits = model.eval()(image)
+            try:
+                logits = model.eval()(image)
+            except (ValueError, RuntimeError) as error:
+                if learning[0].dtype == torch.float32:
+                    raise
+                raise ValueError(
+                    f"fit: the weights are {learning[0].dtype}, and the images come as torch.float32 ({error}): "
+                    "model.float() first; the recipe's precision makes it fast"
+                ) from None
+            if recipe.small_part:
+                try:
+                    model(smaller(image))
+                except (ValueError, RuntimeError) as error:
+                    raise ValueError(
+                        f"fit: small_part is {recipe.small_part}, but the model takes no images at 3/4 of their size "
+                        f"({error}): build it with global_pool=True, or take small_part=0.0"
+                    ) from None
             if recipe.batch_size == 1 or len(data.train) % recipe.batch_size == 1:  # the last batch of each epoch
                 try:
                     copy.deepcopy(model).train()(image)
@@ -190,10 +206,11 @@ def _check(model: nn.Module, data: Dataset, recipe: Recipe, tracker: Tracker | N
                         f"one, and a batch norm needs more ({error}): take another batch_size"
                     ) from None
     finally:
-        model.train(was_training)
-    if logits.dim() != 2 or logits.shape[1] != len(data.classes):
+        back_to(former)
+    given = tuple(logits.shape) if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
+    if given != (1, len(data.classes)):
         raise ValueError(
-            f"fit: for one image the model gives {tuple(logits.shape)}, but {data.name} has {len(data.classes)} "
+            f"fit: for one image the model gives {given}, but {data.name} has {len(data.classes)} "
             f"classes: it must give (1, {len(data.classes)}), for instance VGG(..., num_classes={len(data.classes)})"
         )
 

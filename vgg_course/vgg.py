@@ -261,11 +261,12 @@ class VGG(nn.Module):
         weight = next(self.features.parameters())
         image = torch.zeros(1, weight.shape[1], side, side, dtype=weight.dtype, device=weight.device)
         self._check_input(image)
-        was_training = self.features.training
+        modes = [(module, module.training) for module in self.features.modules()]
         self.features.eval()  # a batch norm in train mode would learn from this black image
         with torch.no_grad():
             numbers_per_image: int = self.features(image).numel()
-        self.features.train(was_training)
+        for module, training in modes:
+            module.training = training
         return numbers_per_image
 
 
