@@ -86,6 +86,10 @@ class TestImageFolder:
         assert "could not be kept" in capsys.readouterr().out
         assert not list(folder.glob("**/*.tmp"))
 
+    def test_what_a_mac_leaves_beside_each_image_is_none(self, folder):
+        (folder / "cifar10" / "train" / "cat" / "._00003.png").write_bytes(b"\x00\x05\x16\x07")
+        assert len(load_dataset("cifar10", folder, verbose=False).train) == 500
+
     def test_a_missing_class(self, folder):
         shutil.rmtree(folder / "cifar10" / "train" / "frog")
         with pytest.raises(FileNotFoundError, match=r"train.frog is missing"):

@@ -109,6 +109,22 @@ class TestOwnFolder:
         dog = pets.test.images[pets.test.labels == 2][0]
         assert dog[:, :, 18:].min() > 200 and dog[:, :, :14].max() < 50  # now it is the right one
 
+    def test_an_odd_entry_in_what_the_camera_wrote(self, tmp_path):
+        """Pillow reads it, but cannot write it back: the width as a text."""
+        self.write(tmp_path, 5)
+        width, turned = b"\x00\x01\x02\x00\x04\x00\x00\x00abc\x00", b"\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00"
+        exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x02\x00" + width + turned + 4 * b"\x00"
+        pixels = np.zeros((32, 32, 3), np.uint8)
+        pixels[:16] = 255
+        Image.fromarray(pixels).save(tmp_path / "one.jpg", exif=exif)
+        for file in (tmp_path / "dog").iterdir():
+            shutil.copy(tmp_path / "one.jpg", file.with_suffix(".jpg"))
+            file.unlink()
+        (tmp_path / "one.jpg").unlink()
+        pets = load_folder(tmp_path, verbose=False)
+        dog = pets.test.images[pets.test.labels == 2][0]
+        assert dog[:, :, 18:].min() > 200 and dog[:, :, :14].max() < 50
+
     def test_grey_palette_and_transparent_images(self, tmp_path):
         self.write(tmp_path, 5)
         for i in range(5):

@@ -184,7 +184,8 @@ def _list_images(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int
     for label, name in enumerate(classes):
         if not (folder / name).is_dir():
             raise FileNotFoundError(f"the class folder {folder / name} is missing: unpack the images again")
-        files = [entry.path for entry in os.scandir(folder / name) if entry.name.lower().endswith(IMAGE_ENDINGS)]
+        files = [file.path for file in os.scandir(folder / name) if file.name.lower().endswith(IMAGE_ENDINGS)]
+        files = [path for path in files if not os.path.basename(path).startswith(".")]  # ._1.png, from a Mac
         if not files:
             raise FileNotFoundError(f"{folder / name} holds no images ({', '.join(IMAGE_ENDINGS)}): unpack them again")
         found += [(Path(path), label) for path in files]
@@ -212,6 +213,8 @@ def _square(path: Path, side: int) -> np.ndarray:
         image.draft("RGB", (2 * side, 2 * side))  # a large JPEG is decoded at a fraction of its size: many times faster
         if image.mode.startswith(("I", "F")):
             raise ValueError("more than 8 bits for a pixel: save it as an ordinary RGB or grey image")
+        image.getexif()  # it says which side is up, and is kept; without its bytes nothing of it is written back,
+        image.info.pop("exif", None)  # which fails for entries of odd types
         upright = ImageOps.exif_transpose(image)
         if upright.mode != "RGB":
             upright = upright.convert("RGBA")
