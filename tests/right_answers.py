@@ -58,7 +58,12 @@ RIGHT = {
     "1.3": [(16, "doubles the distance"), (torch.tensor(16.0), "doubles the distance")],
     "1.4": [(torch.full((1, 1, 2, 2), 0.25), "make a mean")],
     "1.5": [(4, "give back")],
-    "1.6": [((5, 0, 0, 4), "keep the 5"), (torch.tensor([[5.0, 0], [0, 4]]), "keep the 5"), ([[5, 0], [0, 4]], "")],
+    "1.6": [
+        ((5, 0, 0, 4), "keep the 5"),
+        (torch.tensor([[5.0, 0], [0, 4]]), "keep the 5"),
+        ([[5, 0], [0, 4]], ""),
+        (torch.tensor([[[[5.0, 0], [0, 4]]]]), "keep the 5"),
+    ],
     "1.7": [("b", "running averages"), (" B", "running averages")],
     "1.8": [(lambda image, weight, bias, padding: functional.conv2d(image, weight, bias, 1, padding), "in four cases")],
     "1.9": [
@@ -80,7 +85,10 @@ RIGHT = {
     "3.6": [("6347 8152", "gap and rhythm"), ("6,3,4,7,8,1,5,2", "gap and rhythm")],
     "3.7": [(2.0, "with 0.01 at", nb03.GIVEN)],
     "4.1": [((0.1, 1.0), "all others never")],
-    "4.2": [(0.67, "67.0%, against 33.5%", nb04.GIVEN)],  # of three images two: the label is first, second, or last
+    "4.2": [
+        (0.67, "67.0%, against 33.5%", nb04.GIVEN),
+        (0.6704, "67.0%", nb04.GIVEN),
+    ],  # of three images two: the label is first, second, or last
     "4.3": [((nb04.SURE, nb04.UNSURE), "where it is wrong", nb04.GIVEN)],
     "4.4": [
         (BOTH, "It helps", mirrored(BOTH.argmax(1))),
@@ -92,6 +100,9 @@ RIGHT = {
     "4.7": [("c", "depends on the company")],
     "4.8": [
         (([FIRST], "only one of them"), "You chose 1 of the", nb04.GIVEN),
+        (((FIRST,), "only one of them"), "You chose 1 of the", nb04.GIVEN),
+        ((OF_A_PAIR.nonzero().flatten().numpy(), "all there are"), f"{int(OF_A_PAIR.sum())} of the", nb04.GIVEN),
+        ((list(OF_A_PAIR.nonzero().flatten()), "all there are"), f"{int(OF_A_PAIR.sum())} of the", nb04.GIVEN),
         ((OF_A_PAIR.nonzero().flatten(), "all there are"), f"{int(OF_A_PAIR.sum())} of the", nb04.GIVEN),
     ],
     "4.9": [(one_step, "Right before: 100%", nb04.ATTACK)],

@@ -101,7 +101,7 @@ def by_hand(answer: Any) -> str:
         ): "You have turned the filter round. Here a window and the filter lie on each other as they are.",
         numbers(weight.mT): "You have swapped rows and columns of the filter.",
     }
-    rows = answer.tolist() if isinstance(answer, torch.Tensor) else answer
+    rows = answer.flatten().tolist() if isinstance(answer, torch.Tensor) else answer
     flat = tuple(n for row in rows for n in (row if isinstance(row, list | tuple) else [row]))
     compare(flat, numbers(), hints, "Take one window after the other: four products, their sum, the bias, ReLU.")
     return f"A 2×2 max pool would keep the {max(numbers()):g}."
