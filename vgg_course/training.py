@@ -173,38 +173,12 @@ def _check(model: nn.Module, data: Dataset, recipe: Recipe, tracker: Tracker | N
     for name, split in {"train": data.train, "validation": data.validation}.items():
         if len(split) == 0:
             raise ValueError(f"fit: data.{name} of {data.name} holds no images")
-    learning = [p for p in model.parameters() if p.requires_grad]
-    if not learning:
+    if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("fit: nothing in this model can learn: it has no parameters, or all have requires_grad=False")
-    former, sample = modes(model), data.train.subset(slice(0, 1)).to(learning[0].device)
-    image = sample.normalize(sample.images)
+    former = modes(model)
     try:
         with torch.no_grad():
-            try:
-                logits = model.eval()(image)
-            except (ValueError, RuntimeError) as error:
-                if learning[0].dtype == torch.float32:
-                    raise
-                raise ValueError(
-                    f"fit: the weights are {learning[0].dtype}, and the images come as torch.float32 ({error}): "
-                    "model.float() first; the recipe's precision makes it fast"
-                ) from None
-            if recipe.small_part:
-                try:
-                    model(smaller(image))
-                except (ValueError, RuntimeError) as error:
-                    raise ValueError(
-                        f"fit: small_part is {recipe.small_part}, but the model takes no images at 3/4 of their size "
-                        f"({error}): build it with global_pool=True, or take small_part=0.0"
-                    ) from None
-            if recipe.batch_size == 1 or len(data.train) % recipe.batch_size == 1:  # the last batch of each epoch
-                try:
-                    copy.deepcopy(model).train()(image)
-                except ValueError as error:
-                    raise ValueError(
-                        f"fit: with batch_size {recipe.batch_size} the last batch of {len(data.train)} images has only "
-                        f"one, and a batch norm needs more ({error}): take another batch_size"
-                    ) from None
+            logits = _try_out(model, data.train, recipe)
     finally:
         back_to(former)
     given = tuple(logits.shape) if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
@@ -213,6 +187,38 @@ def _check(model: nn.Module, data: Dataset, recipe: Recipe, tracker: Tracker | N
             f"fit: for one image the model gives {given}, but {data.name} has {len(data.classes)} "
             f"classes: it must give (1, {len(data.classes)}), for instance VGG(..., num_classes={len(data.classes)})"
         )
+
+
+def _try_out(model: nn.Module, train: Images, recipe: Recipe) -> Any:
+    """What the model makes of one image. Raises ``ValueError`` for what its training would come to later."""
+    weight, sample = next(model.parameters()), train.subset(slice(0, 1))
+    image = sample.normalize(sample.images.to(weight.device))
+    try:
+        logits = model.eval()(image)
+    except (ValueError, RuntimeError) as error:
+        if weight.dtype == torch.float32:
+            raise
+        raise ValueError(
+            f"fit: the weights are {weight.dtype}, and the images come as torch.float32 ({error}): model.float() "
+            "first; the recipe's precision makes it fast"
+        ) from None
+    if recipe.small_part:
+        try:
+            model(smaller(image))
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"fit: small_part is {recipe.small_part}, but the model takes no images at 3/4 of their size "
+                f"({error}): build it with global_pool=True, or take small_part=0.0"
+            ) from None
+    if recipe.batch_size == 1 or len(train) % recipe.batch_size == 1:  # the last batch of each epoch
+        try:
+            copy.deepcopy(model).train()(image)
+        except ValueError as error:
+            raise ValueError(
+                f"fit: with batch_size {recipe.batch_size} the last batch of {len(train)} images has only "
+                f"one, and a batch norm needs more ({error}): take another batch_size"
+            ) from None
+    return logits
 
 
 def _batches(
