@@ -149,6 +149,17 @@ def test_numbers_of_numpy_go_on_too(file):
     assert len(fit(build()[0], data, recipe, checkpoint=file, progress=False).train_loss) == 3
 
 
+def test_the_scale_of_fp16_goes_on(file):
+    recipe = replace(RECIPE, precision="fp16")
+    for at in (14, 16):
+        model, data = build()
+        fit(model, data, recipe, cut_off(at, stop), checkpoint=file, checkpoint_minutes=0, progress=False)
+        state = read(file)
+        if at == 14:
+            write(file, state | {"scaler": state["scaler"] | {"scale": 8.0}})
+    assert state["scaler"]["scale"] == 8.0
+
+
 def test_every_second_image_is_a_run_too(file):
     data = build()[1]
     data = replace(data, train=data.train.subset(slice(None, None, 2)))

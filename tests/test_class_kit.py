@@ -67,6 +67,31 @@ def test_the_wheels_are_those_of_the_notebooks_in_the_versions_that_are_here(tmp
     assert f"torch=={importlib.metadata.version('torch')}\n" in constraints
 
 
+def test_the_wheels_of_pytorchs_own_index_come_from_there(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    tool, commands = importlib.import_module("class_kit"), []
+    frozen = subprocess.CompletedProcess([], 0, "torch==2.9.0+cpu\ntorchvision==0.24.0+cpu\n", "")
+    monkeypatch.setattr(tool.subprocess, "run", lambda *_, **__: frozen)
+    monkeypatch.setattr(tool, "run", commands.append)
+    tool.collect_wheels(tmp_path / "wheels")
+    index = ["--index-url", "https://download.pytorch.org/whl/cpu"]
+    assert commands[0][-4:] == [*index, "torch==2.9.0+cpu", "torchvision==0.24.0+cpu"]
+    assert all(c[c.index("--find-links") + 1] == str(tmp_path / "wheels") for c in commands)
+
+
+def test_without_data(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    tool = importlib.import_module("class_kit")
+    for name in ("data/cifar10/1.png", "tools/lab.py", "LICENSE", "GLOSSARY.md", "README.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(tool, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["class_kit.py", "--no-wheels", "--no-data", "--output", str(tmp_path / "out")])
+    tool.main()
+    (kit,) = (tmp_path / "out").iterdir()
+    assert not [name for name in zipfile.ZipFile(kit).namelist() if "/data/" in name]
+
+
 def no_network() -> list[str]:
     """What stands before a command that is to run without any network; nothing where the system does not allow it."""
     alone = ["unshare", "--map-root-user", "--net"]

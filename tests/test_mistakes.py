@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from vgg_course import plots, runs, speed
+from vgg_course import plots, runs, speed, training
 from vgg_course.data import Dataset, batches, load_dataset
 from vgg_course.evaluation import accuracy, mistakes, per_class_accuracy, predict
 from vgg_course.tracking import LossTracker
@@ -283,3 +283,12 @@ def test_a_failed_call_changes_nothing():
 
 def test_the_number_of_cases():
     assert len(ROWS) > 150
+
+
+def test_what_fit_tries_before_it_begins_changes_nothing():
+    """The last batch would be a single image, so that is tried in train mode, on a copy."""
+    model = net()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    data = replace(DATA, train=TRAIN.subset(slice(0, 41)))
+    training._check(model, data, recipe(epochs=1, batch_size=8), None)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -153,6 +153,21 @@ def test_heads_run(head, width):
     assert model(torch.zeros(2, 3, side, side)).shape == (2, 7)
 
 
+def test_dropout_is_what_was_asked_for():
+    assert VGG(make_layers([8]), 2, global_pool=True, hidden=(4,), dropout=0.25).classifier[2].p == 0.25
+
+
+@pytest.mark.parametrize("name", list(vgg.model_urls))
+def test_pretrained_asks_for_torchvisions_file(name, monkeypatch):
+    def ask(url, progress):
+        raise OSError(url)
+
+    monkeypatch.setattr(vgg, "_download", ask)
+    with torch.device("meta"), pytest.raises(OSError) as asked:
+        getattr(vgg, name)(pretrained=True)
+    assert str(asked.value) == torchvision.models.get_model_weights(name).IMAGENET1K_V1.url
+
+
 def test_sizing_the_head_leaves_batch_norm_alone():
     features = make_layers([16, "M", 32], batch_norm=True)
     features[0].bias.data.fill_(3)
