@@ -86,12 +86,13 @@ def test_folders_of_anything_are_refused_in_one_line(files, name):
     ),
     st.text(max_size=20),
 )
-def test_the_tracker_takes_every_number_and_every_name(points, name):
+def test_the_tracker_takes_every_number_and_every_name(capsys, points, name):
     tracker = LossTracker(name, mode="log")
     for step, value in points:
         tracker(step, {"loss": value, name: value})
     tracker.close()
     LossTracker._live.clear()
+    assert "has stopped" not in capsys.readouterr().out  # the thread that draws is well
 
 
 @QUICKLY

@@ -138,6 +138,7 @@ class TestEnvironmentScript:
     def test_uv_takes_what_pip_would(self, copy, monkeypatch):
         """The real uv, and a package that only the folder of pip's setting has."""
         pytest.importorskip("uv", reason="the environment was made by pip")
+        monkeypatch.setenv("UV_CACHE_DIR", str(copy / "cache"))
         with zipfile.ZipFile(copy / "tiny_thing-1.0-py3-none-any.whl", "w") as wheel:
             wheel.writestr("tiny_thing.py", "")
             wheel.writestr(

@@ -105,6 +105,7 @@ class TestWhichTorch:
             raise OSError
 
         monkeypatch.setattr(torch.script.urllib.request, "urlopen", hang)
+        monkeypatch.setattr(torch.script, "pip_settings", dict)  # pip takes its time to tell them
         started = time.monotonic()
         torch.script.install_torch()
         assert time.monotonic() - started < 2.5 and torch.calls == []

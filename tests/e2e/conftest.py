@@ -81,6 +81,8 @@ class Lab:
         self.folder, self.port, self.token = folder, free_port(), "for-the-test"
         places = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "MPLCONFIGDIR")
         env = {**os.environ, **{name: str(home / name.lower()) for name in places}, **environ}
+        env["TMPDIR"] = str(home / "tmp")  # what a kernel that is killed leaves there goes with the rest
+        (home / "tmp").mkdir(parents=True, exist_ok=True)
         # The notebooks import the package of this checkout, wherever their copy is.
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip", "localhost", "--port", str(self.port)]

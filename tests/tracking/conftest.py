@@ -33,6 +33,7 @@ def impatient(monkeypatch):
 @pytest.fixture(autouse=True)
 def nothing_stays(visdom_at):
     """Every test ends its trackers: no thread and no child of ours may be left."""
+    LossTracker._live.clear()  # of other tests
     yield
     for tracker in LossTracker._live.values():
         tracker.close()

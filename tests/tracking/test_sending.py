@@ -145,11 +145,11 @@ def test_a_server_that_is_not_there_is_looked_for_more_and_more_rarely(monkeypat
 
 
 def test_drawing_takes_a_hundredth_of_the_time(tracker, monkeypatch):
-    """After a drawing of 0.02 s the thread rests for 2 s, by whatever clock: here the rests are only noted."""
+    """After a drawing of 0.05 s the thread rests for 5 s, by whatever clock: here the rests are only noted."""
     rests = []
     stop = types.SimpleNamespace(is_set=lambda: len(rests) == 3, wait=rests.append)
     monkeypatch.setattr(tracking, "LONGEST", 30.0)
-    monkeypatch.setattr(tracker, "_absorb", lambda: time.sleep(0.02))
+    monkeypatch.setattr(tracker, "_absorb", lambda: time.sleep(0.05))
     monkeypatch.setattr(tracker, "_changed", {"loss"})
     tracker._draw_on(stop)
     assert all(2 <= rest <= 30 for rest in rests[:3]) and rests[3] == 0

@@ -92,6 +92,7 @@ def test_200_000_points(visdom):
     assert all(abs(v - math.sin(s / 1000)) < 1e-9 for s, v in zip(x, y, strict=True) if s not in (77_777, 123_456))
 
 
+@needs_page
 def test_200_000_points_while_the_drawing_thread_is_stuck(visdom, visdom_at):
     door = Door(visdom.port, "open")
     visdom_at(door.port)
