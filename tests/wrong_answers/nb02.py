@@ -54,7 +54,13 @@ WRONG = {
         (32_768, "So many numbers arrive"),
         (5, ""),
     ],
-    "2.3": [(17.93, "in percent"), (0.1196, "two convolutions"), (0.0016, "part of the parameters"), (0.5, "Add up")],
+    "2.3": [
+        (17.93, "in percent"),
+        (0.1196, "two convolutions"),
+        (0.0016, "part of the parameters"),
+        (0.1808, "linear ones out"),
+        (0.5, "Add up"),
+    ],
     "2.4": [(135, "round down"), (538, "four bytes"), (147, "for D"), (144, "8 · 10⁹"), (1000, "one image")],
     "2.5": [
         (only_max, "no nn.AvgPool2d"),

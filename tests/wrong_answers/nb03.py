@@ -38,7 +38,7 @@ WRONG = {
     "3.2": [
         (44, "each power last"),
         (215, "still a little above"),
-        (220 / 98, "in epochs"),
+        (2.2, "in epochs"),
         (221, "one step earlier"),
         (98, "which power"),
     ],

@@ -8,7 +8,12 @@ WRONG = {
         (5, "weights × pixels"),
     ],
     "5.2": [(4, "do the pixels"), (0.25, "do the channels"), (0.5, "quarter of the pixels"), (8, "and count")],
-    "5.3": [((1000, 2000), "other limit"), ((500, 500), "doubled in bf16"), ((20, 50), "lower of two")],
+    "5.3": [
+        ((600, 1200), "other limit"),
+        ((500, 500), "doubled in bf16"),
+        ((500, 600), "Half the bytes"),
+        ((20, 50), "lower of two"),
+    ],
     "5.4": [(232.762, "one copy"), (465.524, "own need not"), (349_143_036, "in bytes"), (300, "gradients.")],
     "5.5": [
         (5, "a function"),

@@ -63,9 +63,10 @@ def share(answer: Any) -> str:
         first: "The block has two convolutions.",
         second: "The block has two convolutions.",
         weights / 138_357_544: "This is their part of the parameters. Each weight works at many places.",
+        (first + second) * total / (total - linear): "All layers: you have left the linear ones out of the sum.",
         2 * second: "The first of the two has only 64 input channels.",
     }
-    compare(answer, first + second, hints, "Add up the work of the two, and divide by the work of all.", near=0.02)
+    compare(answer, first + second, hints, "Add up the work of the two, and divide by the work of all.", near=0.005)
     return "Few weights, but each of them works at 112 · 112 places."
 
 

@@ -40,7 +40,7 @@ def vanishing(answer: Any) -> str:
     hints = {
         right // 5: "So often the factor 0.9 is needed. How many steps does each power last?",
         right - 5: "There the rate is still a little above a hundredth.",
-        right / 98: "That is in epochs. How many steps are they?",
+        **dict.fromkeys((2.2, 2.24, right / 98), "That is in epochs. How many steps are they?"),
         right + 1: "There it is below, but one step earlier it was so already. Steps count from 0.",
     }
     compare(answer, right, hints, "0.9 to which power is below 0.01? Each power lasts 5 steps.", near=1e-2 / right)

@@ -47,13 +47,12 @@ def double_and_halve(answer: Any) -> str:
 
 @exercise("5.3", "two speeds in GFLOP/s, a tuple", tuple, list)
 def under_the_roof(answer: Any) -> str:
-    roofs = [min(500 * factor, 50 * factor * 20) for factor in (1, 2)]
+    roofs = [min(500 * factor, 30 * factor * 20) for factor in (1, 2)]
     hints = {
-        (50 * 20, 100 * 20): "That is what the memory allows. The other limit is the peak.",
+        (30 * 20, 60 * 20): "That is what the memory allows. The other limit is the peak.",
         (roofs[0], roofs[0]): "The peak is doubled in bf16, and each number has half the bytes.",
-        (roofs[0], 50 * 20): "Half the bytes a number: how many operations a byte are that?",
+        (roofs[0], 30 * 20): "Half the bytes a number: how many operations a byte are that?",
     }
-    hints.pop((roofs[0], roofs[1]), None)
     compare(
         tuple(answer), tuple(roofs), hints, "A layer reaches the lower of two limits: peak, and intensity × bandwidth."
     )
