@@ -283,7 +283,7 @@ class TestSmaller:
         model.features.register_forward_pre_hook(lambda module, x: sides.append(x[0].shape[2]))
         data = Dataset(digits.train.subset(slice(0, 100)), digits.validation.subset(slice(0, 5)), digits.test, "digits")
         fit(model, data, replace(MUON, epochs=2, small_part=0.75), progress=False)
-        assert sides == [32, 24, *(24, 24, 32), *(24, 32, 32)]  # two trials; then in each epoch two steps and a validation
+        assert sides == [32, 24, *(24, 24, 32), *(24, 32, 32)]  # two trials; twice two steps, a validation
 
 
 class TestCompiled:
