@@ -331,7 +331,7 @@ def test_under_autocast_bytes_are_still_refused():
     model = VGG(make_layers([4, "M"]), num_classes=2, global_pool=True, hidden=())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert model(torch.zeros(1, 3, 8, 8).bfloat16()).shape == (1, 2)  # layers convert what are no bytes
-        with pytest.raises(ValueError, match=r"torch.uint8.*Images.normalize"):
+        with pytest.raises(ValueError, match=r"torch.uint8.*data.train.normalize"):
             model(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
 
 

@@ -129,7 +129,9 @@ class Checkpoint:
 
     ``parts``, by name, and ``log`` are what changes in a run. It writes after each epoch, every ``minutes``, and when
     Ctrl-C or SIGTERM asks the run to end: then it ends after the step, when all parts agree, and ``KeyboardInterrupt``
-    is raised. SIGTERM is passed on when the context ends.
+    is raised. SIGTERM is passed on when the context ends. Raises ``TypeError`` or ``ValueError`` for arguments that
+    make no sense, ``IsADirectoryError`` or ``NotADirectoryError`` for a name that can be no file, and
+    ``BlockingIOError`` if another training has the lock.
     """
 
     def __init__(
@@ -277,5 +279,6 @@ class Checkpoint:
         try:
             write(file, state)
         except OSError as error:
-            print(f"the checkpoint {file} could not be written ({error.strerror or error}): training goes on")
+            then = "what came after the one before it is lost" if self.asked else "training goes on"
+            print(f"the checkpoint {file} could not be written ({error.strerror or error}): {then}")
         self.saved_at = time.monotonic()

@@ -165,8 +165,9 @@ def load_folder(folder: str | Path, side: int = 32, verbose: bool = True) -> Dat
     of ``side`` pixels, RGB: upright as the camera held it, the middle cut out, then resized. ``mean`` and ``std`` are
     those of the training images. Hidden files are left out. A relative folder is also looked for one level up.
 
-    Raises ``FileNotFoundError`` for a folder that is not there, ``ValueError`` for fewer than two classes, too few
-    images in a class, an image that cannot be read, or a ``side`` below 8; each message names the file.
+    Raises ``FileNotFoundError`` for a folder that is not there, another ``OSError`` for what may not be read or is a
+    file, ``ValueError`` for fewer than two classes, too few images in a class, a damaged image, a channel that is the
+    same everywhere, or a ``side`` below 8; the messages name the file.
     """
     if not isinstance(folder, (str, os.PathLike)):
         raise TypeError(f"folder is the folder of your images, a text or a Path, not {folder!r}")
@@ -176,7 +177,10 @@ def load_folder(folder: str | Path, side: int = 32, verbose: bool = True) -> Dat
     classes, pairs = sources.own_folder(folder, side)
     name, (mean, std) = folder.resolve().name, _statistics(pairs[0][0])
     if min(std) == 0:
-        raise ValueError(f"a colour channel has the same value in all training images of {folder}: nothing to learn")
+        raise ValueError(
+            f"a colour channel has the same value in all training images of {folder}, so it cannot be normalised (std "
+            f"{std}): save the images as grey ones, or add some that differ"
+        )
     train, validation, test = (_images(pair, classes, name, mean, std) for pair in pairs)
     dataset = Dataset(train, validation, test, name)
     if verbose:

@@ -121,4 +121,4 @@ def _check(logits: torch.Tensor, labels: torch.Tensor) -> None:
         raise TypeError(f"labels are whole numbers, not {labels.dtype}")
     if not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
         given = f"{int(labels.min())} to {int(labels.max())}"
-        raise ValueError(f"the logits have {logits.shape[1]} classes, but the labels go from {given}: they start at 0")
+        raise ValueError(f"labels of {logits.shape[1]} classes go from 0 to {logits.shape[1] - 1}, not from {given}")

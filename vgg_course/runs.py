@@ -258,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     print(f"test accuracy {record['test_accuracy']:.2%} after {record['seconds']:.0f} s")
     if record["history"]["interrupted"]:
-        parser.exit(1, f"stopped by hand: no record yet; the same command goes on from {checkpoint}\n")
+        parser.exit(1, f"stopped by hand: no record yet; the same command goes on from {checkpoint} (if it is there)\n")
     words = [f"--dataset {options.dataset}", *(f"--set {name}={value}" for name, value in changes.items())]
     record["command"] = " ".join(["python -m vgg_course.runs", options.name, *words])
     try:

@@ -24,7 +24,7 @@ def patch_filters(images: torch.Tensor, size: int, floor: float = 5e-4) -> torch
     lie along a few directions: the eigenvectors of their covariance. A filter is one of these, the direction with the
     largest variance first, divided by its standard deviation. ``floor`` is added to the variances, so that directions
     in which there is hardly anything but noise are not blown up. Source: Coates and Ng, 2012, "Learning feature
-    representations with k-means"; as a frozen first layer: Page, 2018, "How to train your ResNet".
+    representations with k-means"; as a frozen first layer: Page, 2019, "How to train your ResNet 8: Bag of tricks".
     """
     patches = functional.unfold(images, size).transpose(1, 2).flatten(0, 1)  # (patches, 3 * size**2)
     covariance = patches.T @ patches / len(patches)  # the mean of normalised images is near 0: it is left out
@@ -40,7 +40,8 @@ def whiten(model: nn.Module, split: Images, count: int = 500) -> None:
     Half of its filters are the strongest of :func:`patch_filters`, the other half the same with the opposite sign,
     because the ReLU that follows lets only one sign through. Nothing before the second convolution needs a backward
     pass then, and that is where the images are largest. Make the layers with ``patch=2`` or ``3``: no padding, whose
-    black edges are in no patch, and no norm, as the outputs have variance 1 already.
+    zeros are in no patch, and no norm, as the outputs have variance 1 already. ``count``: so many images of ``split``,
+    the first ones, are looked at. Raises ``ValueError`` for a first layer without 3 channels or with too many filters.
     """
     first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     if first is None or first.in_channels != 3:

@@ -35,9 +35,9 @@ Tracker = Callable[[int, dict[str, float]], object]
 
 @dataclass
 class History:
-    """What happened: five lists with a value per epoch, two with a value per batch. ``asdict`` makes JSON of it."""
+    """What happened: six lists with a value per epoch, two with a value per batch. ``asdict`` makes JSON of it."""
 
-    train_loss: list[float] = field(default_factory=list)  # mean over all images of the epoch, in train mode
+    train_loss: list[float] = field(default_factory=list)  # mean over the epoch: in train mode, labels smoothed
     validation_loss: list[float] = field(default_factory=list)  # mean over the validation split, in eval mode
     validation_accuracy: list[float] = field(default_factory=list)  # 0 to 1
     learning_rate: list[float] = field(default_factory=list)  # of the epoch's last batch
@@ -66,8 +66,8 @@ def fit(
     fails is dropped with a warning. Raises ``FloatingPointError`` with the ``history`` at a loss that is not finite.
 
     With ``checkpoint``, a file, the run is kept there after each epoch and every ``checkpoint_minutes``. The same call
-    again goes on where it was cut off, to the same bits on the same machine: see :class:`Checkpoint` for what it
-    raises.
+    again goes on to the same bits on the same machine. Raises ``TypeError`` or ``ValueError`` for what it cannot train
+    and for another run's checkpoint, ``OSError`` for one that is locked or cannot be a file: see :class:`Checkpoint`.
     """
     _check(model, data, recipe, tracker)
     former = modes(model)

@@ -1,8 +1,9 @@
 """VGG: the network of Simonyan and Zisserman (2014, arXiv:1409.1556), built from a list of numbers.
 
 Read this file first. It has three parts: ``cfg`` (the networks as lists), ``make_layers`` (a list becomes layers)
-and ``VGG`` (those layers plus a classifier). The functions ``vgg11`` to ``vgg19_bn`` put them together. Names,
-arguments and the order of the modules are those of the lecture and of torchvision, so weights fit in both directions.
+and ``VGG`` (those layers plus a classifier). The functions ``vgg11`` to ``vgg19_bn`` put them together. Names and the
+order of the modules are those of the lecture and of torchvision, so weights fit in both directions; arguments are the
+lecture's (torchvision says ``weights=`` today where it said ``pretrained=True``).
 """
 
 import difflib
@@ -72,8 +73,8 @@ def make_layers(
     for, then ReLU in place. ``'M'`` becomes a 2x2 max pool with stride 2. Three options for training fast:
 
     * ``pool_first=True`` puts a pool right behind the convolution before it: the norm and the ReLU then have a quarter
-      of the pixels to do, and the maximum is the same before and after them, as both keep the order of the values.
-      GELU keeps it above -0.75 only, so there it makes a small difference.
+      of the pixels to do. ReLU gives the same maximum either way; a norm only in ``eval()`` with a positive scale, for
+      in training it takes mean and spread from the maxima. GELU keeps the order of the values above -0.75 only.
     * ``patch=2`` makes the first convolution 2x2, without padding and norm: it sees whole patches of the image and
       nothing else. For ``speed.whiten``, which sets its weights. A 32x32 image becomes 31x31.
     * ``gelu=True`` takes GELU in place of ReLU (Hendrycks and Gimpel, 2016): ``x`` times the part of a normal
@@ -220,7 +221,7 @@ class VGG(nn.Module):
     def _check_input(self, x: torch.Tensor) -> None:
         """Refuse an input that the layers cannot take, before a layer fails with words of its own."""
         if not isinstance(x, torch.Tensor):
-            hint = ": for a picture, torchvision.transforms.v2.functional.pil_to_tensor, then normalise as in training"
+            hint = ": for a picture, torchvision's pil_to_tensor(picture)[None], then data.train.normalize of that"
             raise TypeError(f"VGG takes a tensor (N, 3, H, W), not {type(x).__name__}{hint}")
         first = next((m for m in self.features.modules() if isinstance(m, nn.Conv2d)), None)
         if first is not None:
@@ -251,7 +252,7 @@ class VGG(nn.Module):
             )
         mixed = torch.is_autocast_enabled(x.device.type) if x.device.type != "meta" else False  # then layers convert
         if not x.is_floating_point() or (x.dtype != weight.dtype and not mixed):
-            hint = "normalise the images: Images.normalize(x)" if x.dtype == torch.uint8 else f"x.to({weight.dtype})"
+            hint = "normalise it: data.train.normalize(x)" if x.dtype == torch.uint8 else f"x.to({weight.dtype})"
             raise ValueError(f"the input is {x.dtype}, the network's weights are {weight.dtype}: {hint}")
 
     def _features_of_a_square(self, side: int) -> int:
@@ -302,7 +303,7 @@ def _download(url: str, progress: bool) -> dict[str, torch.Tensor]:
             url, progress=progress, map_location="cpu", check_hash=True, weights_only=True
         )
     except (OSError, RuntimeError) as error:  # no network, no such file, or a hash that does not fit
-        raise OSError(f"cannot download the weights ({error}): with no network, {by_hand}") from None
+        raise OSError(f"cannot download the weights ({error}): try again, or on another machine {by_hand}") from None
 
 
 def vgg11(pretrained: bool = False, progress: bool = True, **kwargs: Any) -> VGG:
