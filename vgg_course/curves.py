@@ -77,7 +77,7 @@ def lines(
     window: str, curves: Mapping[str, Curve], others: Mapping[str, Mapping[str, Curve]]
 ) -> tuple[str, list[dict[str, Any]]]:
     """The x axis of a plot and its lines: those of ``curves``, then those of other runs, dotted while training."""
-    kinds = LINES.get(window, {window: (window, "#0072B2", 1.5)})
+    kinds = {window: (window, "#0072B2", 1.5)} | LINES.get(window, {})  # a value may be called as a window of ours
     runs: list[tuple[str, Mapping[str, Curve], str | None]] = [("", curves, None)]
     runs += [(f"{name}: ", other, colour) for (name, other), colour in zip(list(others.items()), cycle(OTHER_RUNS))]
     found = []
@@ -88,7 +88,7 @@ def lines(
                 x, y = curve.points()
                 style = {"color": other or colour, "width": width, "dash": bool(other) and "train" in label}
                 found.append({"name": run + label, "x": x, "y": y, **style})
-    return "epoch" if window == "accuracy" else "step", found
+    return "epoch" if window == "accuracy" and window not in curves else "step", found
 
 
 def in_order(windows: Iterable[str]) -> list[str]:

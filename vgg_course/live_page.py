@@ -99,7 +99,8 @@ class Page:
 
     def close(self, window: str) -> None:
         """Take a window away; none of that name is fine too."""
-        self._ask("close", {"eid": self.env, "win": window})
+        if self.has(window):  # else a server that was started anew, without this environment, answers with an error
+            self._ask("close", {"eid": self.env, "win": window})
 
     def revive(self) -> None:
         """Start the server again if it is our own and was killed."""
@@ -174,17 +175,21 @@ def append_to_window(window: str, step: int, value: float) -> None:
     drawn: Any = writer.line(X=np.array([step]), Y=np.array([value]), win=window, update="append")
     message, endpoint = drawn
     message["data"][0]["y"] = [value if math.isfinite(value) else None]  # anything else ends the page
-    place = os.environ.get("VISDOM_SERVER"), os.environ.get("VISDOM_PORT")
+    place, started = (os.environ.get("VISDOM_SERVER"), os.environ.get("VISDOM_PORT")), time.monotonic()
+    if started < _silent.get(place, 0.0):
+        return
     try:
         _page("main")._ask(endpoint, message)
-        _silent.discard(place)
+        _silent.pop(place, None)
     except ConnectionError as error:
         if place not in _silent:
             print(f"loss_tracker: {error}")
-        _silent.add(place)
+        took = time.monotonic() - started  # a refusal comes at once; who lets us wait is asked more rarely
+        _silent[place] = started + (100 * took if took > 0.5 else 0)
 
 
-_silent: set[tuple[str | None, str | None]] = set()  # servers that did not answer, and whose silence has been told
+# Servers that did not answer, and whose silence has been told: when to ask them again.
+_silent: dict[tuple[str | None, str | None], float] = {}
 
 
 def own_page(env: str) -> Page:
@@ -252,10 +257,11 @@ FRAME = """
   const direct = new URL({url_json}), isLocal = name => ["localhost", "127.0.0.1", "[::1]"].includes(name);
   if (isLocal(direct.hostname) && isLocal(here) && here !== "[::1]") direct.hostname = here;
   const proxied = new URL({path_json}, location.href);
-  for (const url of isLocal(here) || !{proxy_json} ? [direct] : [proxied, direct]) {{
+  const inCode = location.protocol.startsWith("vscode"); // whose page may show a frame, but not ask
+  for (const url of !{proxy_json} || inCode ? [direct] : isLocal(here) ? [direct, proxied] : [proxied, direct]) {{
     try {{
       const same = url.origin === location.origin;
-      if (!location.protocol.startsWith("vscode")) {{ // whose page may show a frame, but not ask
+      if (!inCode) {{
         const answer = await fetch(url, {{mode: same ? "same-origin" : "no-cors"}});
         if (same && !answer.ok) continue;
       }}

@@ -18,6 +18,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from vgg_course import curves, live_page
 from vgg_course.curves import WINDOW_OF, Curve
@@ -95,8 +96,7 @@ class LossTracker:
             self._thread.start()
         if self._frame:
             self._frame.follow()
-        while self._notes:
-            print(self._notes.popleft())
+        self._print_notes()
 
     def _absorb(self) -> bool:
         """Move the points from the queue into the curves. Whether there were any."""
@@ -217,24 +217,38 @@ class LossTracker:
         for name, (steps, values) in (points or {}).items():
             other[name] = Curve()
             for step, value in zip(steps, values, strict=True):
-                other[name].add(step, float(curves.number(name, value)))
+                other[name].add(int(step), float(curves.number(name, value)))
         self._changed |= self._windows() - set(self._pictures)
         if self._thread is None and self._curves and os.getpid() == self._pid and self._mode != "off":  # it was closed
             if self._frame and not self._frame.page:
-                self._frame.show(*self._picture())
+                self._leave_picture(self._frame)
             self._work()
 
     def close(self, final: bool = True) -> None:
         """Draw what is left, for at most 5 s, and leave a picture of the curves below the cell. Called again: fine."""
         if os.getpid() != self._pid or self._thread is None:
             return
+        thread, self._thread = self._thread, None  # at first: the stop button may end the wait
         self._stop.set()
-        self._thread.join(5)
-        self._thread = None
-        while self._notes:
-            print(self._notes.popleft())
+        thread.join(5)
+        self._print_notes()
         if final and self._frame and self._curves:
-            self._frame.show(*self._picture())
+            self._leave_picture(self._frame)
+
+    def _leave_picture(self, frame: live_page.Frame) -> None:
+        """Put the curves as a picture below the cell, to stay: what comes later has a place of its own."""
+        try:
+            frame.show(*self._picture())
+        except Exception as error:  # a plot is never worth a training
+            print(f"no picture of {self.run!r}: {error!r}")
+        frame.display = None
+
+    def _print_notes(self) -> None:
+        while self._notes:
+            if live_page.notebook():
+                print(self._notes.popleft())
+            else:
+                tqdm.write(self._notes.popleft())  # in a terminal above the progress bar, not behind it
 
     def __enter__(self) -> "LossTracker":
         return self

@@ -317,6 +317,7 @@ class _Log:
     def stopped_by_hand(self) -> None:
         self.history.interrupted = True
         self.read()
+        self.bar.close()  # so that this is a line of its own
         epochs, steps = self.recipe.epochs, len(self.history.batch_loss)
         epoch = min(epochs, len(self.history.train_loss) + 1)
         print(f"stopped by hand in epoch {epoch} of {epochs}, after {steps} steps")

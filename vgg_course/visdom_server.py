@@ -271,7 +271,9 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     else:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        for name in ("SIGTERM", "SIGHUP"):  # the second: its terminal is closed
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), lambda *_: sys.exit(0))
 
     def ready(listening: int) -> None:
         if not options.child:

@@ -62,7 +62,19 @@ def test_inline_in_a_notebook(shell, alone, capsys, monkeypatch):
     assert moved["text/plain"] == "The plot is below a later cell."
     assert curve["image/png"].startswith("iVBOR") and "last: loss nan, learning_rate" in curve["text/plain"]
     tracker.overlay("later", {"train_loss": ([1], [0.3])})  # also when it has been closed
-    assert shell.shown[-1][1]["image/png"] != curve["image/png"]
+    assert shell.shown[-1][1]["image/png"] != curve["image/png"] and curve in dict(shell.shown).values()
+
+
+def test_a_picture_that_cannot_be_drawn_fails_no_cell(shell, monkeypatch, capsys):
+    monkeypatch.setenv("VGG_COURSE_PLOT", "inline")
+
+    def no_latex(*_):
+        raise RuntimeError("no latex")
+
+    with LossTracker("broken") as tracker:
+        monkeypatch.setattr(tracker, "_picture", no_latex)
+        tracker(0, {"loss": 1.0})
+    assert capsys.readouterr().out.splitlines()[-1] == "no picture of 'broken': RuntimeError('no latex')"
 
 
 @needs_page

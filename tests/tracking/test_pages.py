@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -59,7 +60,8 @@ def test_several_runs_over_each_other(visdom):
         "one &lt;b&gt;: training, mean of the epoch", "one &lt;b&gt;: validation",
     ]  # fmt: skip
     assert visdom.lines(f"accuracy {tracker._token}", env)["recorded: validation"] == ([1, 2], [0.1, 0.2])
-    tracker.overlay("later", {"validation_accuracy": ([1], [0.3])})  # also when it has been closed
+    later = {"validation_accuracy": (np.arange(1, 2), np.array([0.3]))}
+    tracker.overlay("later", later)  # also when it has been closed
     eventually(lambda: "later: validation" in visdom.lines(f"accuracy {tracker._token}", env))
     tracker.close()
 

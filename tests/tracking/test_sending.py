@@ -163,3 +163,40 @@ def test_the_end_waits_five_seconds_at_most(tracker):
     tracker._thread = stuck = Stuck()
     tracker.close()
     assert stuck.seconds == 5
+
+
+def test_a_stop_during_the_end_leaves_a_tracker_that_draws(tracker):
+    class Stopped:
+        def join(self, seconds=None):
+            raise KeyboardInterrupt
+
+    tracker._thread = Stopped()
+    with pytest.raises(KeyboardInterrupt):
+        tracker.close()
+    tracker(0, {"loss": 1.0})
+    assert tracker._thread.is_alive() and not tracker._stop.is_set()
+
+
+def test_a_line_stands_above_the_bar_of_a_terminal(tracker, monkeypatch):
+    said = []
+    monkeypatch.setattr(tracking.tqdm, "write", said.append)
+    tracker._notes.append("a line")
+    tracker(0, {"loss": 1.0})
+    assert said == ["a line"]
+
+
+def test_a_server_that_lets_the_lectures_function_wait_is_asked_rarely(monkeypatch, capsys):
+    asked, now = [], [100.0]
+
+    def slow(*_):
+        asked.append(now[0])
+        now[0] += 3.0
+        raise ConnectionError("nobody answers")
+
+    monkeypatch.setattr(live_page.Page, "_ask", slow)
+    monkeypatch.setattr(live_page.time, "monotonic", lambda: now[0])
+    for step in range(1000):
+        live_page.append_to_window("theirs", step, 0.5)
+        now[0] += 1.0
+    assert len(asked) == 4 and capsys.readouterr().out == "loss_tracker: nobody answers\n"
+    live_page._silent.clear()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import requests
+import torch
 from servers import ROOT, WAIT, Door, Visdom, eventually, free_port, needs_page, posix
 from small_run import EPOCHS, check_drawn, check_same, train
 
@@ -151,6 +152,18 @@ def test_killed_and_started_again_empty(mortal, alone, capsys):
         f"no visdom server answers at http://localhost:{mortal.port}; the points are kept until it is back",
         "the server is back and has the whole curve",
     ]
+
+
+@needs_page
+def test_a_server_that_comes_back_empty_before_a_picture_has_moved(mortal):
+    tracker = LossTracker("picture first")
+    tracker.images(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2).long())
+    eventually(lambda: "first batch" in tracker._sent and tracker._page.has(tracker._sent["first batch"]))
+    mortal.kill()
+    mortal.start()
+    tracker(0, {"loss": 1.0})
+    eventually(lambda: tracker._page.has(f"loss {tracker._token}"))
+    tracker.close()
 
 
 @needs_page

@@ -47,6 +47,17 @@ def test_every_kind_of_number(visdom):
     }
 
 
+@needs_page
+def test_a_value_may_be_called_as_a_window_of_ours(visdom):
+    names = ("loss", "accuracy", "learning rate", "noise")
+    with LossTracker("names") as tracker:
+        for step in range(3):
+            tracker(step, dict.fromkeys(names, 0.5))
+    for name in names:
+        (line,) = visdom.lines(f"{name} {tracker._token}", tracker._page.env).values()
+        assert line == ([0, 1, 2], [0.5, 0.5, 0.5])
+
+
 def test_a_tensor_on_a_device_is_read_by_the_drawing_thread_from_a_copy():
     waiting = torch.tensor([1.0], device="meta")  # a device whose values cannot be read: reading it would fail here
     kept = curves.number("loss", waiting)
