@@ -117,5 +117,12 @@ RIGHT = {
     "6.3": [("b", "its images are new")],
     "6.4": [(middle, "loses the same at both ends")],
     "6.5": [(0.08, "small differences mean nothing")],
-    "6.6": [(FIVE_SIXTHS, "83.3% of the test images", nb06.LABELS)],
+    "6.6": [
+        (FIVE_SIXTHS, "83.3% of the test images", nb06.LABELS),
+        (
+            torch.eye(3),
+            "100.0% of the test images",
+            {"labels": torch.arange(3), "bar": 1.0},
+        ),  # easy images of one's own
+    ],
 }
