@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import inspect
 import io
 import os
 import pickle
@@ -222,3 +223,7 @@ def test_the_generator_of_a_mac_is_kept(file, monkeypatch):
     del state["mps_rng"]  # a checkpoint of before
     write(file, state)
     assert len(fit(*build(), RECIPE, checkpoint=file, progress=False).train_loss) == 3 and brought_back == [7]
+
+
+def test_without_a_word_it_is_written_every_five_minutes():
+    assert inspect.signature(fit).parameters["checkpoint_minutes"].default == 5.0
