@@ -143,8 +143,7 @@ def write_whole(file: Path, content: bytes) -> None:
 
 def save_weights(model: VGG, run: Run, file: Path) -> None:
     """Write the weights in half precision, with all that is needed to build the network again."""
-    state = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
-    state = {name: value.cpu() for name, value in state.items()}
+    state = {k: (v.half() if v.is_floating_point() else v).cpu() for k, v in model.state_dict().items()}
     network = {"cfg": list(run.cfg), "batch_norm": run.batch_norm, "head": dict(run.head), "layers": dict(run.layers)}
     file.parent.mkdir(parents=True, exist_ok=True)
     memory = io.BytesIO()
