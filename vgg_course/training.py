@@ -4,7 +4,6 @@
 of a run stand in ``recipes.py``; its names can be imported from here too.
 """
 
-import copy
 import math
 import time
 import warnings
@@ -25,6 +24,7 @@ from vgg_course.distributed import Team
 from vgg_course.evaluation import accuracy, autocast, back_to, modes, predict
 from vgg_course.recipes import BEST, FAST, LECTURE, QUICK, SCHEDULES, WIDE, Recipe
 from vgg_course.speed import augmented, compiled, smaller
+from vgg_course.trial import check
 
 __all__ = ["BEST", "FAST", "LECTURE", "QUICK", "SCHEDULES", "WIDE", "History", "Recipe", "Tracker", "fit"]
 
@@ -63,13 +63,13 @@ def fit(
 
     ``model`` maps ``(B, 3, H, W)`` float32 to logits ``(B, classes)``; it is moved to the recipe's device and left
     there. Ctrl-C or the notebook's stop button ends the run early; the history so far comes back. A ``tracker`` that
-    fails is dropped with a warning. Raises ``FloatingPointError`` with the ``history`` at a loss that is not finite.
+    fails is dropped with a warning. Raises ``FloatingPointError`` with the ``history`` where the training loss is none.
 
     With ``checkpoint``, a file, the run is kept there after each epoch and every ``checkpoint_minutes``. The same call
-    again goes on to the same bits on the same machine. Raises ``TypeError`` or ``ValueError`` for what it cannot train
-    and for another run's checkpoint, ``OSError`` for one that is locked or cannot be a file: see :class:`Checkpoint`.
+    again goes on to the same bits on the same machine (several processes with dropout: nearly). Raises ``TypeError`` or
+    ``ValueError`` for what it cannot train and another run's checkpoint, ``OSError`` for one that is locked or no file.
     """
-    _check(model, data, recipe, tracker)
+    check(model, data, recipe, tracker)
     former = modes(model)
     team = Team(recipe.resolve_device())  # this process, or all those that torchrun has started
     learner = _Learner(model, recipe, len(data.train), team)
@@ -161,66 +161,6 @@ class _Learner:
         return {"model": self.model, "optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self.scaler}
 
 
-def _check(model: nn.Module, data: Dataset, recipe: Recipe, tracker: Tracker | None) -> None:
-    """Refuse, before any time is spent, what could not be trained."""
-    wanted = {"model": (model, nn.Module), "data": (data, Dataset), "recipe": (recipe, Recipe)}
-    for name, (value, kind) in wanted.items():
-        if not isinstance(value, kind):
-            shown = " ".join(repr(value).split())[:80]
-            raise TypeError(f"fit: {name} must be a {kind.__name__}, not {shown}")
-    if tracker is not None and not callable(tracker):
-        raise TypeError(f"fit: a tracker is a function of step and values, such as a LossTracker, not {tracker!r}")
-    for name, split in {"train": data.train, "validation": data.validation}.items():
-        if len(split) == 0:
-            raise ValueError(f"fit: data.{name} of {data.name} holds no images")
-    if not any(p.requires_grad for p in model.parameters()):
-        raise ValueError("fit: nothing in this model can learn: it has no parameters, or all have requires_grad=False")
-    former = modes(model)
-    try:
-        with torch.no_grad():
-            logits = _try_out(model, data.train, recipe)
-    finally:
-        back_to(former)
-    given = tuple(logits.shape) if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
-    if given != (1, len(data.classes)):
-        raise ValueError(
-            f"fit: for one image the model gives {given}, but {data.name} has {len(data.classes)} "
-            f"classes: it must give (1, {len(data.classes)}), for instance VGG(..., num_classes={len(data.classes)})"
-        )
-
-
-def _try_out(model: nn.Module, train: Images, recipe: Recipe) -> Any:
-    """What the model makes of one image. Raises ``ValueError`` for what its training would come to later."""
-    weight, sample = next(model.parameters()), train.subset(slice(0, 1))
-    image = sample.normalize(sample.images.to(weight.device))
-    try:
-        logits = model.eval()(image)
-    except (ValueError, RuntimeError) as error:
-        if weight.dtype == torch.float32:
-            raise
-        raise ValueError(
-            f"fit: the weights are {weight.dtype}, and the images come as torch.float32 ({error}): model.float() "
-            "first; the recipe's precision makes it fast"
-        ) from None
-    if recipe.small_part:
-        try:
-            model(smaller(image))
-        except (ValueError, RuntimeError) as error:
-            raise ValueError(
-                f"fit: small_part is {recipe.small_part}, but the model takes no images at 3/4 of their size "
-                f"({error}): build it with global_pool=True, or take small_part=0.0"
-            ) from None
-    if recipe.batch_size == 1 or len(train) % recipe.batch_size == 1:  # the last batch of each epoch
-        try:
-            copy.deepcopy(model).train()(image)
-        except ValueError as error:
-            raise ValueError(
-                f"fit: with batch_size {recipe.batch_size} the last batch of {len(train)} images has only "
-                f"one, and a batch norm needs more ({error}): take another batch_size"
-            ) from None
-    return logits
-
-
 def _batches(
     train: Images, recipe: Recipe, epoch: int, first_step: int = 0
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -306,7 +246,8 @@ class _Log:
         history = self.history
         history.train_loss.append(self.loss_sum / self.images)
         history.validation_loss.append(functional.cross_entropy(logits, labels).item())
-        history.validation_accuracy.append(accuracy(logits, labels))
+        diverged = not math.isfinite(history.validation_loss[-1])  # in the last step: nan is no answer
+        history.validation_accuracy.append(0.0 if diverged else accuracy(logits, labels))
         history.learning_rate.append(history.batch_learning_rate[-1])
         history.images_per_second.append(self.images / self.train_seconds)
         history.seconds.append(time.perf_counter() - self.started)
