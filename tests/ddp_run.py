@@ -1,6 +1,7 @@
 """Started by torchrun in tests/test_distributed.py: 20 steps of a small network; the first rank keeps its weights.
 
 ddp_run.py FOLDER STEPS [--kill RANK]     with --kill, that rank dies without a word after STEPS steps
+ddp_run.py FOLDER STEPS --third           two other trainings come before it in the same processes
 """
 
 import os
@@ -54,6 +55,9 @@ def main() -> None:
     rank = int(os.environ.get("RANK", 0))
     data = load_dataset("digits", verbose=False)
     data = replace(data, train=data.train.subset(slice(0, 500)))  # 10 steps, of 51 and 41: the shares differ in size
+    for _ in range(2 * ("--third" in sys.argv)):
+        other = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+        fit(other, data, Recipe(epochs=1, batch_size=250, lr=0.01, device="cpu"), progress=False)
     torch.manual_seed(0)
     model = InDouble(VGG(make_layers([8, "M", 16, "M"]), 10, input_size=32, hidden=()).double())
     recipe = Recipe(epochs=2, batch_size=51, lr=0.05, precision="fp32", augmentation=True, device="cpu")

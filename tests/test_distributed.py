@@ -22,14 +22,18 @@ from vgg_course import training
 from vgg_course.checkpoint import read
 from vgg_course.data import load_dataset
 from vgg_course.distributed import Team
-from vgg_course.training import Recipe, fit
+from vgg_course.training import FAST, Recipe, fit
+from vgg_course.vgg import VGG, make_layers
 
 SCRIPT = Path(__file__).with_name("ddp_run.py")
+NO_TORCHRUN = "torchrun needs libuv, which PyTorch's packages for Windows lack"
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch without torch.distributed")
 
 
 def run(folder: Path, processes: int, *more: str, steps: int = 99) -> subprocess.CompletedProcess:
     folder.mkdir(exist_ok=True)
+    if processes > 1 and sys.platform == "win32":
+        pytest.skip(NO_TORCHRUN)
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     command = [*(start if processes > 1 else [sys.executable]), str(SCRIPT), str(folder), str(steps), *more]
     return subprocess.run(command, env=environ(), capture_output=True, text=True, timeout=240)
@@ -63,7 +67,8 @@ def same(a: dict, b: dict) -> None:
 
 
 def test_two_processes_learn_what_one_learns(alone, tmp_path):
-    done = run(tmp_path, 2)
+    """In their third training, as of one who compares seeds in a script."""
+    done = run(tmp_path, 2, "--third")
     assert done.returncode == 0, done.stderr
     result = torch.load(tmp_path / "result.pt", weights_only=True)
     assert len(result["loss"]) == result["seen"] == 20
@@ -129,6 +134,7 @@ def test_ctrl_c_is_kept_and_the_same_command_goes_on(tmp_path):
     assert again.returncode == 0 and read(tmp_path / "run.pt")["epoch"] == 1, again.stdout
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason=NO_TORCHRUN)
 def test_the_command_of_the_readme(tmp_path):
     """Of a copy of the package: the checkpoint, which a run that is cut off leaves in data/runs, is in the copy too."""
     root, records = SCRIPT.parents[1], tmp_path / "data" / "runs"
@@ -218,6 +224,25 @@ def test_on_gpus_batch_norm_sees_the_whole_batch(monkeypatch, in_a_team):
         team.device = torch.device(device)
         norms.append(type(team.wrap(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))[1]))
     assert norms == [nn.BatchNorm2d, nn.SyncBatchNorm]
+    network = nn.SyncBatchNorm.convert_sync_batchnorm(VGG(make_layers([4], batch_norm=True), 2, global_pool=True))
+    assert len(FAST.make_optimizer(network).param_groups) == 3  # the biases of its norms still have a rate of their own
+
+
+def without_connections(monkeypatch) -> None:
+    """A team of a single process, which nobody waits for."""
+    monkeypatch.setattr(distributed, "rendezvous", lambda method: iter([("store", 0, 2)]))
+    monkeypatch.setattr(distributed, "PrefixStore", lambda prefix, store: (prefix, store))
+    monkeypatch.setattr(distributed, "init_process_group", lambda backend, **more: None)
+    monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
+
+
+def test_a_group_that_a_script_has_made_stays(monkeypatch, in_a_team):
+    without_connections(monkeypatch)
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "destroy_process_group", lambda: pytest.fail("it is not ours"))
+    in_a_team(0)
+    with Team(torch.device("cpu")):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -231,8 +256,8 @@ def test_on_gpus_batch_norm_sees_the_whole_batch(monkeypatch, in_a_team):
 )
 def test_only_a_lost_connection_is_called_one(error, lost, monkeypatch, in_a_team):
     left = []
+    without_connections(monkeypatch)
     monkeypatch.setattr(distributed, "destroy_process_group", lambda: left.append(True))
-    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
     in_a_team(0)
     kind, words = (ConnectionError, "has lost the others") if lost else (type(error), re.escape(str(error)))
     with pytest.raises(kind, match=words) as told, Team(torch.device("cpu")):
@@ -242,8 +267,7 @@ def test_only_a_lost_connection_is_called_one(error, lost, monkeypatch, in_a_tea
 
 @pytest.mark.parametrize("stopped", [True, False])
 def test_who_is_stopped_by_torchrun_has_the_time_to_say_why(stopped, monkeypatch, in_a_team):
-    monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
-    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    without_connections(monkeypatch)
     before = signal.getsignal(signal.SIGTERM)
     in_a_team(1)
     expected = pytest.raises(ConnectionError, match="rank 1 of 2 has lost the others") if stopped else nullcontext()
@@ -257,8 +281,7 @@ def test_who_is_stopped_by_torchrun_has_the_time_to_say_why(stopped, monkeypatch
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_ctrl_c_is_for_the_first(rank, monkeypatch, in_a_team):
-    monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
-    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    without_connections(monkeypatch)
     before = signal.getsignal(signal.SIGINT)
     in_a_team(rank)
     with Team(torch.device("cpu")):

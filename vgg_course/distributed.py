@@ -33,6 +33,8 @@ class Team:
     ``ConnectionError``: what the first rank kept in the checkpoint is good, and the same command goes on from there.
     """
 
+    trainings = 0  # of this process
+
     def __init__(self, device: torch.device) -> None:
         self.size, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
         self.device = device
@@ -56,8 +58,13 @@ class Team:
         return self.rank == 0
 
     def __enter__(self) -> "Team":
-        if self.size > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+        self._ours = self.size > 1 and not dist.is_initialized()
+        if self._ours:  # torchrun's store still has the addresses of an earlier training: ours get a prefix
+            Team.trainings += 1
+            backend = "nccl" if self.device.type == "cuda" else "gloo"
+            store, rank, size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+            store = dist.PrefixStore(f"training {Team.trainings}", store)  # type: ignore[attr-defined]
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         if self.size > 1 and threading.current_thread() is threading.main_thread():
             self._handler = signal.signal(signal.SIGTERM, _told_to_stop)
             if not self.first:  # torchrun passes Ctrl-C on to all: the first one ends its step, and needs us for that
@@ -77,7 +84,8 @@ class Team:
                 f"rank {self.rank} of {self.size} has lost the others: one of them was killed or its machine is gone. "
                 "The same command goes on from the checkpoint, with any number of processes"
             ) from None
-        dist.destroy_process_group()
+        if self._ours:
+            dist.destroy_process_group()
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The network to call in training: the same weights, and ``backward`` takes the mean of all gradients."""
