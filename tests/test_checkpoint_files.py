@@ -57,6 +57,7 @@ def malicious() -> bytes:
         (lambda good: good[:-1], "is damaged"),
         (lambda good: good[:500] + bytes([good[500] ^ 1]) + good[501:], "is damaged"),
         (lambda good: good[:30] + b"0" + good[31:] if good[30:31] != b"0" else good[:30] + b"1" + good[31:], "damaged"),
+        (lambda good: good.replace(b"checkpoint 1", b"checkpoint 2", 1), "is of another version of this course"),
         (lambda good: good[:10], "is no checkpoint"),
         (lambda good: b"PNG" + good, "is no checkpoint"),
         (lambda good: pickle.dumps(Malice()), "is no checkpoint"),
@@ -71,6 +72,7 @@ def malicious() -> bytes:
         "last byte",
         "a bit",
         "hash",
+        "another version",
         "magic cut",
         "foreign",
         "pickle",
@@ -92,6 +94,15 @@ def test_damaged_files_are_refused_and_kept(damage, word, file, tmp_path, monkey
     assert file.read_bytes() == bad and not (tmp_path / "malice").exists()
     os.replace(previous(file), file)  # what it says, done
     assert len(fit(*build(), RECIPE, checkpoint=file, progress=False).train_loss) == 3
+
+
+def test_a_folder_that_is_not_there_is_told(file, capsys):
+    """On Colab, perhaps, a Drive that was not mounted: the run begins anew, and its checkpoint is on no Drive."""
+    fit(*build(), RECIPE, cut_off(24, stop), checkpoint=file, progress=False)
+    told = f"a new folder for the checkpoint, so this run begins anew: {file.parent.resolve()}\n"
+    assert capsys.readouterr().out.startswith(told)
+    fit(*build(), RECIPE, checkpoint=file, progress=False)
+    assert "new folder" not in capsys.readouterr().out
 
 
 def test_a_checkpoint_of_another_run_is_refused_with_all_that_differs(file):
@@ -145,7 +156,7 @@ def test_what_a_network_prints_of_the_memory_is_no_difference(file):
 def test_numbers_of_numpy_go_on_too(file):
     data = build()[1]
     data = replace(data, train=replace(data.train, mean=np.array([0.5, 0.5, 0.5]), std=np.array([0.2, 0.2, 0.2])))
-    recipe = replace(RECIPE, lr=np.float64(0.1), weight_decay=np.float64(0.01))
+    recipe = replace(RECIPE, lr=np.float64(0.1), weight_decay=np.float64(0.01), schedule=np.array(["linear"])[0])
     fit(build()[0], data, recipe, cut_off(14, stop), checkpoint=file, progress=False)
     assert len(fit(build()[0], data, recipe, checkpoint=file, progress=False).train_loss) == 3
 

@@ -68,7 +68,8 @@ def read(file: Path) -> dict[str, Any]:
     content = file.read_bytes()
     start = len(MAGIC) + 65
     if not content.startswith(MAGIC):
-        found = "is empty" if not content else "is no checkpoint of this course"
+        kind = "is of another version of" if content.startswith(MAGIC[:-2]) else "is no checkpoint of"
+        found = f"{kind} this course" if content else "is empty"
     elif content[len(MAGIC) : start] != hashlib.sha256(content[start:]).hexdigest().encode() + b"\n":
         found = "is damaged: its checksum does not fit"
     else:
@@ -78,8 +79,8 @@ def read(file: Path) -> dict[str, Any]:
                 return state
         found = "holds something else than the state of a training, and was not loaded"
     before = previous(file)
-    instead = f"rename {before} to {file.name} to go on from the one before" if before.exists() else "delete it"
-    raise ValueError(f"the checkpoint {file} {found}: {instead}, or give another name to start anew")
+    instead = f"rename {before} to {file.name} to go on from the one before, or " if before.exists() else ""
+    raise ValueError(f"the checkpoint {file} {found}: {instead}give another name to start anew")
 
 
 def previous(file: Path) -> Path:
@@ -159,7 +160,9 @@ class Checkpoint:
         self.data, self.network = fingerprint(data), describe(cast(nn.Module, parts["model"]))
         self.scale = {"mean of the images": tuple(data.train.mean), "std of the images": tuple(data.train.std)}
         try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
+            if not self.file.parent.is_dir():  # on Colab, perhaps, a Drive that was not mounted
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+                print(f"a new folder for the checkpoint, so this run begins anew: {self.file.parent.resolve()}")
         except (FileExistsError, NotADirectoryError):
             raise NotADirectoryError(f"{self.file.parent} is a file, so {self.file} cannot be in it") from None
         except OSError as error:
