@@ -1,6 +1,7 @@
 """Names, splits, batches and augmentation against values worked out by hand."""
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -208,6 +209,15 @@ class TestKeepForValidation:
         assert torch.equal(more.validation.images, data.validation.images[:30])
         assert more.train.images.is_contiguous(memory_format=torch.channels_last)
         assert more.test is data.test and len(data.validation) == 180
+
+    def test_of_a_folder_some_of_each_class_stay(self):
+        data = load_dataset("digits", verbose=False)
+        order = data.validation.labels.argsort(stable=True)
+        by_class = replace(data, validation=data.validation.subset(order))  # as load_folder gives them
+        more = by_class.keep_for_validation(100)
+        assert more.validation.labels.bincount(minlength=10).min() > 3
+        kept = torch.cat([more.validation.images, more.train.images[len(data.train) :]]).flatten(1)
+        assert torch.equal(kept.unique(dim=0), data.validation.images.flatten(1).unique(dim=0))
 
     @pytest.mark.parametrize("count", [0, 181, -1, 1.5, True])
     def test_a_count_that_is_not_there(self, count):

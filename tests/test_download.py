@@ -60,6 +60,13 @@ class TestTorchvisionFolder:
         assert torch.equal(dataset.test.images[7], torch.from_numpy(np.array(image)).permute(2, 0, 1))
         assert dataset.test.labels[7] == label
 
+    def test_where_the_lecture_has_put_it_it_is_read(self, batches_py, tmp_path_factory):
+        """Its root is "./cifar10"."""
+        root = tmp_path_factory.mktemp("data")
+        (root / "cifar10").mkdir()
+        shutil.copytree(batches_py / CIFAR10.base_folder, root / "cifar10" / CIFAR10.base_folder)
+        assert len(load_dataset("cifar10", root, verbose=False).test) == 40
+
     def test_a_wrong_hash_is_refused(self, batches_py):
         file = batches_py / CIFAR10.base_folder / "data_batch_3"
         file.write_bytes(file.read_bytes() + b"x")
@@ -70,7 +77,7 @@ class TestTorchvisionFolder:
 class TestDownload(TestTorchvisionFolder):
     """The real way of torchvision's download, from a server on this machine that misbehaves first."""
 
-    test_it_is_read = test_a_wrong_hash_is_refused = None
+    test_it_is_read = test_a_wrong_hash_is_refused = test_where_the_lecture_has_put_it_it_is_read = None
 
     @pytest.fixture
     def server(self, batches_py, tmp_path_factory, monkeypatch):
@@ -102,8 +109,24 @@ class TestDownload(TestTorchvisionFolder):
         with HTTPServer(("127.0.0.1", 0), Answer) as running:
             threading.Thread(target=running.serve_forever, daemon=True).start()
             monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{running.server_port}/{CIFAR10.filename}")
+            Answer.archive = bodies["good"]
             yield Answer
             running.shutdown()
+
+    def test_an_archive_that_somebody_has_brought_needs_no_network(self, server, tmp_path, monkeypatch, capsys):
+        root = tmp_path / "data"
+        root.mkdir()
+        archive = root / CIFAR10.filename
+        archive.write_bytes(server.archive)
+        monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/nobody-is-there")
+        assert len(load_dataset("cifar10", root).test) == 40
+        assert f"unpacking {archive}, once" in capsys.readouterr().out
+        assert sorted(path.name for path in root.iterdir()) == sorted([CIFAR10.base_folder, CIFAR10.filename])
+        shutil.rmtree(root / CIFAR10.base_folder)
+        archive.write_bytes(b"half")
+        with pytest.raises(OSError, match=r"cifar-10-python\.tar\.gz is damaged, its hash does not fit: delete it"):
+            load_dataset("cifar10", root)
+        assert archive.read_bytes() == b"half"
 
     @pytest.mark.parametrize("mode", ["half", "evil", "html"])
     def test_a_bad_download_is_refused_and_the_next_one_heals_it(self, mode, server, tmp_path, capsys):
@@ -250,5 +273,5 @@ class TestDownload(TestTorchvisionFolder):
     def test_a_folder_that_may_not_be_written(self, tmp_path, monkeypatch):
         (tmp_path / "file").touch()
         monkeypatch.setattr(download.urllib.request, "urlopen", lambda url: io.BytesIO())
-        with pytest.raises(OSError, match="cannot write to the data folder .*file/data"):
+        with pytest.raises(OSError, match="cannot write to the data folder .*file.data"):
             download._download(tmp_path / "file" / "data", verbose=False)

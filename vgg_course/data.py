@@ -53,7 +53,8 @@ class Images:
         shape, classes = tuple(self.images.shape), len(self.classes)
         if self.images.dtype != torch.uint8:
             raise ValueError(
-                f"images are bytes (torch.uint8), 0 to 255, not {self.images.dtype}; batches normalises them"
+                f"images are bytes (torch.uint8), 0 to 255, not {self.images.dtype}; batches normalises them. "
+                "Those from 0 to 1: (255 * images).round().to(torch.uint8)"
             )
         if len(shape) != 4 or shape[1] != 3:
             hint = ": images.permute(0, 3, 1, 2) brings the channels to their place" if shape[-1:] == (3,) else ""
@@ -67,8 +68,12 @@ class Images:
             raise ValueError(f"labels go from 0 to {classes - 1} for {classes} classes, but these from {low} to {high}")
         for name in ("mean", "std"):  # also of NumPy's or torch's numbers: a checkpoint takes Python's own only
             object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
-            raise ValueError(f"mean and std need 3 numbers each, std above 0, not {self.mean} and {self.std}")
+        right = all(0 <= m <= 1 for m in self.mean) and all(0 < s <= 1 for s in self.std)
+        if len(self.mean) != 3 or len(self.std) != 3 or not right:
+            raise ValueError(
+                f"mean and std need 3 numbers each, std above 0, not {self.mean} and {self.std}; they are of "
+                "pixels from 0 to 1: divide those of bytes by 255"
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -82,7 +87,18 @@ class Images:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
-        """``(N, 3, H, W)``, 0 to 255, to new float32 of that shape: each channel minus its mean, over its std."""
+        """``(N, 3, H, W)``, 0 to 255, to new float32 of that shape: each channel minus its mean, over its std.
+
+        Raises ``ValueError`` for another shape, and for floats from 0 to 1.
+        """
+        if not isinstance(images, torch.Tensor) or images.dim() != 4 or images.shape[1] != 3:
+            given = tuple(images.shape) if isinstance(images, torch.Tensor) else type(images).__name__
+            raise ValueError(
+                f"normalize takes a tensor (N, 3, H, W), not {given}: image[None] makes one image a batch of one, "
+                "permute(0, 3, 1, 2) brings the channels to their place, expand(-1, 3, -1, -1) makes grey ones RGB"
+            )
+        if images.is_floating_point() and images.numel() and 0 < images.max() <= 1:  # ToTensor's, say
+            raise ValueError("normalize takes pixels from 0 to 255, but these go from 0 to 1: give 255 * images")
         height, width = images.shape[2:]
         factors = torch.tensor([self.mean, self.std]).to(images.device, non_blocking=images.is_cuda)  # without waiting
         mean, std = factors.mul(255).repeat(1, height * width)
@@ -114,11 +130,14 @@ class Dataset:
         """
         if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= len(self.validation):
             raise ValueError(f"count is the number of images to keep, 1 to {len(self.validation)}, not {count!r}")
-        joining = self.validation.subset(slice(count, None))
+        order = torch.arange(len(self.validation))
+        if (self.validation.labels.diff() >= 0).all():  # a folder's images lie class by class: some of each stay
+            order = torch.from_numpy(np.random.default_rng(SPLIT_SEED).permutation(len(order)))
+        staying, joining = (self.validation.subset(part) for part in (order[:count], order[count:]))
         pixels = [part.images.permute(0, 2, 3, 1) for part in (self.train, joining)]  # as they are stored
         images, labels = torch.cat(pixels).permute(0, 3, 1, 2), torch.cat([self.train.labels, joining.labels])
         train = replace(self.train, images=images, labels=labels)
-        return replace(self, train=train, validation=self.validation.subset(slice(0, count)))
+        return replace(self, train=train, validation=staying)
 
 
 def load_dataset(name: str | Path = "auto", root: str | Path = "data", verbose: bool = True) -> Dataset:
@@ -135,7 +154,7 @@ def load_dataset(name: str | Path = "auto", root: str | Path = "data", verbose: 
     written; each message names the file and the next step.
     """
     wanted = os.environ.get("VGG_COURSE_DATASET") or "auto" if name == "auto" else name
-    if name != "auto" and (isinstance(name, Path) or (name not in NAMES and _is_path(name))):
+    if name != "auto" and (isinstance(name, Path) or (name not in NAMES and sources.is_path(name))):
         return load_folder(name, verbose=verbose)
     if wanted not in NAMES:
         source = "VGG_COURSE_DATASET" if name == "auto" else "the name of the data set"
@@ -145,7 +164,7 @@ def load_dataset(name: str | Path = "auto", root: str | Path = "data", verbose: 
     if wanted == "digits":
         dataset, remark = _digits(), "for CIFAR-10: load_dataset('cifar10')"
     else:
-        root = _find_root(root)
+        root = sources.find_root(root)
         try:
             dataset, remark = _cifar10(root, verbose), "for the small offline sample: load_dataset('digits')"
         except ConnectionError as error:
@@ -173,7 +192,7 @@ def load_folder(folder: str | Path, side: int = 32, verbose: bool = True) -> Dat
         raise TypeError(f"folder is the folder of your images, a text or a Path, not {folder!r}")
     if not isinstance(side, int) or isinstance(side, bool) or side < 8:
         raise ValueError(f"side is the width and height of the images in pixels, 8 or more, not {side!r}")
-    folder = _one_level_up(Path(folder).expanduser())
+    folder = sources.one_level_up(Path(folder).expanduser())
     classes, pairs = sources.own_folder(folder, side)
     name, (mean, std) = folder.resolve().name, _statistics(pairs[0][0])
     if min(std) == 0:
@@ -225,6 +244,8 @@ def batches(
         raise ValueError(f"batch_size is the number of images in a batch, at least 1, not {batch_size!r}")
     if len(split) == 0:
         raise ValueError(f"the split of {split.name} holds no images")
+    if augment and min(split.images.shape[2:]) <= SHIFT:
+        raise ValueError(f"augment moves images by up to {SHIFT} pixels, but a side has {min(split.images.shape[2:])}")
     order = torch.arange(len(split))
     if shuffle:
         order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(split)))
@@ -254,27 +275,6 @@ def _flip_and_shift(images: torch.Tensor, chosen: torch.Tensor, rng: np.random.G
     pixels = images.permute(0, 2, 3, 1).reshape(-1, channels)  # a view: the images are stored in channels_last order
     index = chosen[:, None, None] * (height * width) + rows[:, :, None] * width + columns[:, None, :]
     return pixels.index_select(0, index.flatten()).view(count, height, width, channels).permute(0, 3, 1, 2)
-
-
-def _is_path(name: object) -> bool:
-    """Whether a name can only be meant as a folder: it has a slash, or there is such a folder."""
-    return (
-        isinstance(name, str) and name != "" and (Path(name).name != name or os.path.isdir(_one_level_up(Path(name))))
-    )
-
-
-def _one_level_up(path: Path) -> Path:
-    """A relative path that is not in the current folder, but in the one above, as seen from notebooks/."""
-    return ".." / path if not (path.is_absolute() or os.path.exists(path)) and os.path.isdir(".." / path) else path
-
-
-def _find_root(root: str | Path) -> Path:
-    if not isinstance(root, (str, os.PathLike)):
-        raise TypeError(f"root is the folder of the data, a text or a Path, not {root!r}")
-    root = _one_level_up(Path(root).expanduser())
-    if root.exists() and not root.is_dir():
-        raise NotADirectoryError(f"{root} is a file, but the data needs a folder: give another root")
-    return root
 
 
 def _digits() -> Dataset:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 from torchvision.datasets import CIFAR10
+from torchvision.datasets.utils import check_integrity
 
 from vgg_course.sources import Pair, one_line
 
@@ -23,8 +24,10 @@ def cifar10(root: Path, verbose: bool) -> list[Pair]:
 
     Raises ``ConnectionError`` if they cannot be had, ``OSError`` if they are damaged.
     """
-    folder = root / CIFAR10.base_folder
+    folder, archive = root / CIFAR10.base_folder, root / CIFAR10.filename
     if not folder.is_dir():
+        if archive.is_file() and not check_integrity(archive, CIFAR10.tgz_md5):
+            raise OSError(f"{archive} is damaged, its hash does not fit: delete it or get it again")
         _download(root, verbose)
     try:
         pairs = [CIFAR10(root, train=train) for train in (True, False)]
@@ -35,17 +38,21 @@ def cifar10(root: Path, verbose: bool) -> list[Pair]:
 
 def _download(root: Path, verbose: bool) -> None:
     """torchvision's download with its hash check. Raises ``ConnectionError`` if it cannot be had, or not be kept."""
+    archive = root / CIFAR10.filename  # perhaps somebody has brought it
     ways = f"or unpack an archive of the images to {root / 'cifar10'}/train/<class>/ and test/<class>/"
     try:
         # torchvision sets no timeout: a silent server would hang the notebook. And once the hash is right, it unpacks
         # without the filter that Python 3.12 and 3.13 advise.
         with _socket_timeout(20), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Python 3.14 will", DeprecationWarning)
-            urllib.request.urlopen(CIFAR10.url).close()  # an early answer, before any folder is made
+            if not archive.is_file():
+                urllib.request.urlopen(CIFAR10.url).close()  # an early answer, before any folder is made
             root.mkdir(parents=True, exist_ok=True)
             with _one_at_a_time(root / "cifar10.lock"):
                 if not (root / CIFAR10.base_folder).is_dir():
-                    if verbose:
+                    if verbose and archive.is_file():
+                        print(f"unpacking {archive}, once")
+                    elif verbose:
                         print(f"downloading CIFAR-10 (170 MB) to {root}: some minutes, once")
                     _download_to(root)
     except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
@@ -62,6 +69,9 @@ def _download_to(root: Path) -> None:
     """Into a folder beside it first: a process that does not ask for the lock sees all of the data or none of it."""
     part = root / "cifar10-download"
     try:
+        if (archive := root / CIFAR10.filename).is_file():  # with it, torchvision downloads nothing
+            part.mkdir(exist_ok=True)
+            shutil.copyfile(archive, part / CIFAR10.filename)
         CIFAR10(part, train=True, download=True)
         os.replace(part / CIFAR10.base_folder, root / CIFAR10.base_folder)
     finally:

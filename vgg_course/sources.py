@@ -45,6 +45,8 @@ def digits() -> list[Pair]:
 
 def cifar10(root: Path, verbose: bool) -> list[Pair]:
     """CIFAR-10's training and test images, from where they lie under ``root``, or else downloaded to there."""
+    if not (root / BATCHES_FOLDER).is_dir() and (root / "cifar10" / BATCHES_FOLDER).is_dir():
+        root = root / "cifar10"  # what the lecture's root="./cifar10" has made
     folder = next((root / n for n in ("cifar10-images", "cifar10") if (root / n).is_dir()), None)
     if folder is not None and not (root / BATCHES_FOLDER).is_dir():
         return _cifar10_folders(folder, CIFAR10_CLASSES, root / "cache", verbose)
@@ -86,6 +88,25 @@ def own_folder(folder: Path, side: int) -> tuple[tuple[str, ...], list[Pair]]:
         rest = np.sort(np.concatenate(parts))
         pairs["train"] = images[rest], labels[rest]
     return classes, [pairs[split] for split in SPLIT_NAMES]
+
+
+def is_path(name: object) -> bool:
+    """Whether a name can only be meant as a folder: it has a slash, or there is such a folder."""
+    return isinstance(name, str) and name != "" and (Path(name).name != name or os.path.isdir(one_level_up(Path(name))))
+
+
+def one_level_up(path: Path) -> Path:
+    """A relative path that is not in the current folder, but in the one above, as seen from notebooks/."""
+    return ".." / path if not (path.is_absolute() or os.path.exists(path)) and os.path.isdir(".." / path) else path
+
+
+def find_root(root: str | Path) -> Path:
+    if not isinstance(root, (str, os.PathLike)):
+        raise TypeError(f"root is the folder of the data, a text or a Path, not {root!r}")
+    root = one_level_up(Path(root).expanduser())
+    if root.exists() and not root.is_dir():
+        raise NotADirectoryError(f"{root} is a file, but the data needs a folder: give another root")
+    return root
 
 
 def _check_folder(folder: Path) -> None:
@@ -229,7 +250,7 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except PermissionError:
         raise PermissionError(f"{path} may not be read: change its permissions") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is no readable image: delete it or get it again ({one_line(error)})") from None
 
 
