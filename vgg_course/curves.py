@@ -4,7 +4,7 @@ import base64
 import html
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -91,6 +91,20 @@ def lines(
     return "epoch" if window == "accuracy" and window not in curves else "step", found
 
 
+def from_points(points: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> dict[str, Curve]:
+    """Curves of steps and values, by name. Raises ``TypeError`` for another form."""
+    found: dict[str, Curve] = {}
+    try:
+        for name, (steps, values) in points.items():
+            found[name] = Curve()
+            for step, value in zip(steps, values, strict=True):
+                found[name].add(int(step), float(number(name, value)))
+    except (AttributeError, TypeError, ValueError) as error:
+        form = "points are steps and as many values by name, such as {'loss': ([0, 1], [2.3, 2.1])}"
+        raise TypeError(f"{form}, not {points!r:.60} ({error})") from None
+    return found
+
+
 def in_order(windows: Iterable[str]) -> list[str]:
     """The windows in the order in which they are drawn: those of ``LINES`` first."""
     names = list(LINES)
@@ -106,11 +120,20 @@ def number(name: str, value: Any) -> float | torch.Tensor:
         if value.numel() != 1:
             raise ValueError(f"{name} must be a single number, not a tensor of shape {tuple(value.shape)}")
         # Reading a number from a GPU waits for all its work: the thread that draws does it, later, so it gets a copy.
-        return value.item() if value.device.type == "cpu" else value.detach().clone()
+        # Not from a Mac's: torch may crash there when two threads use it at once (pytorch#197805).
+        return value.item() if value.device.type in ("cpu", "mps") else value.detach().clone()
     try:
         return float(value)
     except OverflowError:  # an int beyond 1e308
         return math.inf
+
+
+def whole(name: str, value: Any) -> int:
+    """A number of a step or an epoch. Raises ``ValueError`` for what is none."""
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise ValueError(f"{name} must be a whole number, not {value!r:.60}") from None
 
 
 # ------------------------------------------------------------------ drawn
@@ -166,6 +189,15 @@ def png(figure: Figure, dpi: int = 90) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=dpi)
     return file.getvalue()
+
+
+def picture_of(run: str, curves: Mapping[str, Curve], others: Mapping[str, Mapping[str, Curve]]) -> tuple[bytes, str]:
+    """All plots of a run as one PNG picture, and its last values in words."""
+    last = {name: curve.points()[1][-1] for name, curve in list(curves.items())}
+    text = ", ".join(f"{name} {math.nan if value is None else value:.4g}" for name, value in last.items())
+    windows = in_order({WINDOW_OF.get(name, name) for name in last})
+    plots = {window: lines(window, curves, others) for window in windows}
+    return picture(plots), f"plot of {run!r}, last: {text}"
 
 
 def picture(windows: Mapping[str, tuple[str, list[dict[str, Any]]]]) -> bytes:

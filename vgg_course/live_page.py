@@ -15,12 +15,13 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import numpy as np
 import requests
+import torch
 
 from vgg_course import own_server
 from vgg_course.visdom_server import LOCAL, address
@@ -57,8 +58,10 @@ class Page:
 
     def _ask(self, endpoint: str, message: dict[str, Any]) -> str:
         body = json.dumps(message, allow_nan=False)  # NaN is no JSON: it would end the page
+        # Windows tries a localhost of IPv6 first, where visdom does not listen, for a second at each connection.
+        to = self.address.replace("//localhost:", "//127.0.0.1:") if sys.platform == "win32" else self.address
         try:
-            answer = self.session.post(f"{self.address}{self.base_url}/{endpoint}", data=body, timeout=TIMEOUT)
+            answer = self.session.post(f"{to}{self.base_url}/{endpoint}", data=body, timeout=TIMEOUT)
             answer.raise_for_status()
             text: str = answer.text
             return text
@@ -165,6 +168,18 @@ def choose(run: str, mode: str) -> tuple[str, Page | None, str]:
     if mode in ("log", "off"):
         return mode, None, why
     return ("inline" if notebook() else "log"), None, why
+
+
+def loss_tracker(loss_plot: str | Callable[..., None], loss_value: torch.Tensor, num: torch.Tensor) -> None:
+    """The lecture's function: append the point (``num``, ``loss_value``), tensors of one element, to a plot.
+
+    ``loss_plot`` is a ``LossTracker``, or the window that the lecture's ``vis.line`` has opened on the server at
+    ``VISDOM_SERVER``. If that server does not answer, the point is lost and a line says so, once.
+    """
+    if isinstance(loss_plot, str):
+        append_to_window(loss_plot, int(num), float(loss_value))
+    else:
+        loss_plot(int(num), {"loss": loss_value})
 
 
 def append_to_window(window: str, step: int, value: float) -> None:

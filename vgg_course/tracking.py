@@ -7,7 +7,6 @@ remembers: one that was killed, or that comes late, has the whole curve after th
 """
 
 import atexit
-import math
 import os
 import threading
 import time
@@ -22,9 +21,11 @@ from tqdm import tqdm
 
 from vgg_course import curves, live_page
 from vgg_course.curves import WINDOW_OF, Curve
+from vgg_course.live_page import loss_tracker as loss_tracker  # the lecture's
 from vgg_course.plots import image_grid
 
 SHORTEST, LONGEST = 0.5, 5.0  # seconds between two drawings
+BEGUN_AGAIN = "step {} came again, so the curves begin anew (in a loop over epochs, count the steps on)"
 QUEUE_LIMIT = 1_000  # points; beyond it the thread that trains sorts them into the curves itself
 
 
@@ -32,8 +33,8 @@ class LossTracker:
     """Draws the numbers of a training run while it goes on: ``tracker(step, {"loss": 0.7, "learning_rate": 0.1})``.
 
     ``run`` names the run: its page is the environment ``vgg_course/<run>`` of a visdom server, apart from all others.
-    A new tracker of the same name replaces the plot; so does a run that begins again at its first step. It draws in
-    one of three ways, and says in one line which and why:
+    A new tracker of the same name, in this process or this notebook, replaces the plot; so does a run that begins again
+    at its first step. It draws in one of three ways, and says in one line which and why:
 
     1. on the page of a visdom server, if one answers at ``VISDOM_SERVER`` and ``VISDOM_PORT``;
     2. otherwise, in a notebook, on the page of a server of its own, which ends with the notebook's kernel;
@@ -46,9 +47,9 @@ class LossTracker:
     _live: dict[str, "LossTracker"] = {}  # noqa: RUF012 (the trackers of this process, by run)
 
     def __init__(self, run: str = "run", mode: str | None = None) -> None:
-        mode = mode or os.environ.get("VGG_COURSE_PLOT") or "auto"
+        source, mode = "mode" if mode else "VGG_COURSE_PLOT", mode or os.environ.get("VGG_COURSE_PLOT") or "auto"
         if mode not in ("auto", "visdom", "inline", "log", "off"):
-            raise ValueError(f"mode is {mode!r}, but it must be auto, visdom, inline, log or off")
+            raise ValueError(f"{source} is {mode!r}, but it must be auto, visdom, inline, log or off")
         self.run, self._mode, self._pid, self._token = str(run), mode, os.getpid(), live_page.window_token()
         self._curves: dict[str, Curve] = {}
         self._others: dict[str, Mapping[str, Curve]] = {}
@@ -60,7 +61,7 @@ class LossTracker:
         self._stale: list[str] = []  # names of windows of the run that this one replaces
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._thread: threading.Thread | None = None  # that draws
-        self._lost, self._look_at, self._look_pause = False, time.monotonic() + 2, 2.0
+        self._lost, self._look_at, self._look_pause, self._begun_again = False, time.monotonic() + 2, 2.0, False
         if (old := LossTracker._live.get(self.run)) and old._pid == self._pid:
             old.close(final=False)
             self._stale = [*old._stale, *old._sent.values()]
@@ -80,8 +81,10 @@ class LossTracker:
             return
         if not isinstance(values, Mapping):
             raise TypeError(f"values are a dict such as {{'loss': 0.7}}, not {values!r:.60}")
-        numbers = {name: curves.number(name, value) for name, value in values.items() if value is not None}
-        self._queue.append((int(step), numbers))
+        numbers = {str(name): curves.number(name, value) for name, value in values.items() if value is not None}
+        if "epoch" in numbers:
+            numbers["epoch"] = curves.whole("epoch", numbers["epoch"])
+        self._queue.append((curves.whole("step", step), numbers))
         if len(self._queue) > QUEUE_LIMIT:  # the drawing thread is stuck in a message
             self._absorb()
         if self._log and "epoch" in numbers:
@@ -107,6 +110,9 @@ class LossTracker:
                 for name, value in values.items():
                     curve = self._curves.get(name)
                     if "epoch" not in values and curve and curve.first == step and len(curve.buckets) > 1:
+                        if "train_loss" not in self._curves and not self._begun_again:  # not a second call of fit
+                            self._notes.append(f"plot of {self.run!r}: {BEGUN_AGAIN.format(step)}")
+                            self._begun_again = True
                         self._curves.clear()  # the run has begun again
                         self._stale += self._sent.values()
                     x = int(values.get("epoch", step)) if WINDOW_OF.get(name) == "accuracy" else step
@@ -125,7 +131,7 @@ class LossTracker:
             last, started = stop.is_set(), time.monotonic()
             try:
                 if self._absorb() and self._frame and not self._frame.page:
-                    self._frame.show(*self._picture())
+                    self._frame.show(*curves.picture_of(self.run, self._curves, self._others))
                 pause = SHORTEST if self._changed else 2.0  # then it only sees whether the server is still there
                 if self._mode in ("auto", "visdom"):
                     self._send()
@@ -178,16 +184,10 @@ class LossTracker:
                 self._notes.append(f"plot of {self.run!r}: the server is back and has the whole curve")
             self._lost = False
 
-    def _picture(self) -> tuple[bytes, str]:
-        """The curves as a PNG picture, and in words."""
-        last = {name: curve.points()[1][-1] for name, curve in list(self._curves.items())}
-        text = ", ".join(f"{name} {math.nan if value is None else value:.4g}" for name, value in last.items())
-        windows = curves.in_order(self._windows() - set(self._pictures))
-        plots = {window: curves.lines(window, self._curves, self._others) for window in windows}
-        return curves.picture(plots), f"plot of {self.run!r}, last: {text}"
-
     def figure(self, title: str, figure: Figure) -> None:
         """Show a matplotlib figure in a window of the page. Without a page nothing: a notebook shows its figures."""
+        if not isinstance(figure, Figure):
+            raise TypeError(f"figure must be a figure of matplotlib, such as plt.gcf(), not {figure!r:.60}")
         if self._page and os.getpid() == self._pid:
             self._pictures[title] = curves.picture_window(title, figure)
             self._changed.add(title)
@@ -209,15 +209,11 @@ class LossTracker:
         """Draw another run into the same plots: an earlier one of this process by its name, or ``points``.
 
         ``points`` gives steps and values by name, with epochs for steps in ``validation_accuracy``. Raises
-        ``ValueError`` if no run of this process has that name.
+        ``ValueError`` if no run of this process has that name, ``TypeError`` for points of another form.
         """
         if points is None and run not in LossTracker._live:
             raise ValueError(f"there is no run {run!r} here, only {', '.join(map(repr, LossTracker._live))}")
-        self._others[run] = other = LossTracker._live[run]._curves if points is None else {}
-        for name, (steps, values) in (points or {}).items():
-            other[name] = Curve()
-            for step, value in zip(steps, values, strict=True):
-                other[name].add(int(step), float(curves.number(name, value)))
+        self._others[run] = LossTracker._live[run]._curves if points is None else curves.from_points(points)
         self._changed |= self._windows() - set(self._pictures)
         if self._thread is None and self._curves and os.getpid() == self._pid and self._mode != "off":  # it was closed
             if self._frame and not self._frame.page:
@@ -238,7 +234,7 @@ class LossTracker:
     def _leave_picture(self, frame: live_page.Frame) -> None:
         """Put the curves as a picture below the cell, to stay: what comes later has a place of its own."""
         try:
-            frame.show(*self._picture())
+            frame.show(*curves.picture_of(self.run, self._curves, self._others))
         except Exception as error:  # a plot is never worth a training
             print(f"no picture of {self.run!r}: {error!r}")
         frame.display = None
@@ -255,18 +251,6 @@ class LossTracker:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def loss_tracker(loss_plot: LossTracker | str, loss_value: torch.Tensor, num: torch.Tensor) -> None:
-    """The lecture's function: append the point (``num``, ``loss_value``), tensors of one element, to a plot.
-
-    ``loss_plot`` is a ``LossTracker``, or the window that the lecture's ``vis.line`` has opened on the server at
-    ``VISDOM_SERVER``. If that server does not answer, the point is lost and a line says so, once.
-    """
-    if isinstance(loss_plot, LossTracker):
-        loss_plot(int(num), {"loss": loss_value})
-    else:
-        live_page.append_to_window(loss_plot, int(num), float(loss_value))
 
 
 @atexit.register

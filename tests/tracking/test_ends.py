@@ -35,7 +35,7 @@ def test_a_fork_neither_hangs_nor_doubles_points(visdom):
                     os._exit(0)
             eventually(lambda: os.waitpid(child, os.WNOHANG)[0] == child)  # noqa: B023
     loader = torch.utils.data.DataLoader(
-        list(range(8)), num_workers=2, collate_fn=lambda items: tracker(-1, {"loss": 0})
+        list(range(8)), num_workers=2, multiprocessing_context="fork", collate_fn=lambda _: tracker(-1, {"loss": 0})
     )
     assert len(list(loader)) == 8
     tracker.close()

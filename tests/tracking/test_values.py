@@ -58,6 +58,31 @@ def test_a_value_may_be_called_as_a_window_of_ours(visdom):
         assert line == ([0, 1, 2], [0.5, 0.5, 0.5])
 
 
+def test_values_may_have_numbers_for_names(capsys):
+    """The accuracy of each class, say, beside a value of which nobody knows a place among the curves."""
+    with LossTracker("classes", mode="log") as tracker:
+        tracker(0, {0: 0.5, 1: 0.2, "noise": 1.0})
+        tracker(1, {0: 0.6, 1: 0.1, "noise": 2.0})
+    assert {name: curve.points() for name, curve in tracker._curves.items()} == {
+        "0": ([0, 1], [0.5, 0.6]), "1": ([0, 1], [0.2, 0.1]), "noise": ([0, 1], [1.0, 2.0]),
+    }  # fmt: skip
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_steps_that_begin_again_in_each_epoch_are_told_of_once(capsys):
+    """As those of ``enumerate`` do; a second call of ``fit``, whose epochs have values of their own, is meant."""
+    for values, notes in ({}, 1), ({"train_loss": 1.0}, 0):
+        with LossTracker("again", mode="log") as tracker:
+            for epoch in range(3):
+                for step in range(5):
+                    tracker(step, {"loss": 2.0})
+                if values:
+                    tracker(4, {"epoch": epoch + 1} | values)
+        said = capsys.readouterr().out
+        assert said.count("'again': step 0 came again, so the curves begin anew (in a loop over epochs, count") == notes
+        assert tracker._curves["loss"].points()[0] == list(range(5))
+
+
 def test_a_tensor_on_a_device_is_read_by_the_drawing_thread_from_a_copy():
     waiting = torch.tensor([1.0], device="meta")  # a device whose values cannot be read: reading it would fail here
     kept = curves.number("loss", waiting)
