@@ -29,6 +29,13 @@ def test_filters_without_a_gradient_stay_numbers():
     assert filters.isfinite().all()
 
 
+def test_filters_of_zeros_stay_numbers():
+    filters = nn.Parameter(torch.zeros(4, 2, 3, 3))
+    filters.grad = torch.randn_like(filters)
+    Muon([filters]).step()
+    assert filters.isfinite().all()
+
+
 def test_three_steps_of_newton_and_schulz():
     matrix = torch.randn(8, 20)
     assert torch.equal(orthogonal(matrix), orthogonal(matrix, steps=3))

@@ -1,12 +1,14 @@
 """Recipes that make no sense are refused; schedules against torch's; what "auto" stands for."""
 
 import math
+import sys
 from dataclasses import FrozenInstanceError, asdict, replace
 
 import pytest
 import torch
 from torch import nn
 
+from vgg_course import recipes
 from vgg_course.training import LECTURE, SCHEDULES, Recipe
 from vgg_course.vgg import VGG, cfg, make_layers
 
@@ -77,8 +79,15 @@ class TestRecipe:
         auto = replace(PLAIN, device="auto", precision="auto")
         for cuda, mps, device in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
             monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
-            monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
+            monkeypatch.setattr(recipes, "_mps_works", lambda mps=mps: mps)
             assert auto.resolve_device().type == device
+        monkeypatch.undo()
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr(
+            torch.backends.mps, "is_available", lambda: True
+        )  # on a virtual Mac: no tensor can be there
+        assert auto.resolve_device().type == ("mps" if sys.platform == "darwin" and recipes._mps_works() else "cpu")
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
         monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
         assert auto.resolve_precision() == "fp32"
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)

@@ -3,7 +3,6 @@
 ``training.fit`` runs a recipe; ``speed.py`` holds the ideas that a recipe can ask for.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -17,6 +16,14 @@ def _triangle(step: int, steps_per_epoch: int, epochs: int) -> float:
     """Up to 1 within the first fifth of the run, then down to 0 in a straight line."""
     done = (step + 0.5) / (steps_per_epoch * epochs)
     return done / 0.2 if done < 0.2 else max(0.0, (1 - done) / 0.8)
+
+
+def _mps_works() -> bool:
+    """Whether a Mac's GPU computes: that of a virtual Mac says that it is there, but has no memory."""
+    try:
+        return torch.backends.mps.is_available() and torch.ones(1, device="mps").item() == 1
+    except RuntimeError:
+        return False
 
 
 # A schedule gives the factor by which the recipe's learning rate is multiplied in a step: (step, steps_per_epoch,
@@ -71,9 +78,11 @@ class Recipe:
         for name, value in vars(self).copy().items():
             if isinstance(value, float):
                 object.__setattr__(self, name, float(value))  # also of NumPy's: a checkpoint takes Python's own only
+            elif isinstance(value, str):
+                object.__setattr__(self, name, str(value))
 
         def number(value: object) -> bool:
-            return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
 
         def whole(value: object) -> bool:
             return isinstance(value, int) and number(value)
@@ -84,7 +93,7 @@ class Recipe:
         need(number(self.momentum) and 0 <= self.momentum < 1, "momentum", "a number from 0 to below 1")
         need(not self.nesterov or self.momentum > 0, "momentum", "above 0, because nesterov is True")
         need(number(self.weight_decay) and self.weight_decay >= 0, "weight_decay", "a number from 0 up")
-        need(self.schedule in SCHEDULES, "schedule", f"one of {', '.join(SCHEDULES)}")
+        need(str(self.schedule) in SCHEDULES, "schedule", f"one of {', '.join(SCHEDULES)}")
         need(number(self.label_smoothing) and 0 <= self.label_smoothing < 1, "label_smoothing", "from 0 to below 1")
         need(self.optimizer in ("sgd", "muon"), "optimizer", "sgd or muon")
         need(self.other_lr is None or (number(self.other_lr) and self.other_lr > 0), "other_lr", "above 0, or None")
@@ -98,7 +107,7 @@ class Recipe:
         for name in ("nesterov", "channels_last", "compile"):
             need(isinstance(getattr(self, name), bool), name, "True or False")
         need(self.precision in ("auto", "fp32", "bf16", "fp16"), "precision", "auto, fp32, bf16 or fp16")
-        need(whole(self.seed) and self.seed >= 0, "seed", "a whole number from 0 up")
+        need(whole(self.seed) and 0 <= self.seed < 2**63, "seed", "a whole number from 0 up, below 2**63")
         need(isinstance(self.device, str), "device", "a name such as 'auto', 'cpu' or 'cuda'")
         if self.device.startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(f"Recipe: device is {self.device!r}, but PyTorch sees no CUDA here: use 'auto' or 'cpu'")
@@ -106,17 +115,16 @@ class Recipe:
             raise ValueError(f"Recipe: device is {self.device!r}, but PyTorch sees no MPS here: use 'auto' or 'cpu'")
         if self.device != "auto":
             try:
-                torch.device(self.device)
+                known = torch.device(self.device).type in ("cpu", "cuda", "mps")
             except RuntimeError:
-                need(False, "device", "'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'")
+                known = False
+            need(known, "device", "'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'")
 
     def resolve_device(self) -> torch.device:
         """The device that ``device`` stands for on this machine."""
         if self.device != "auto":
             return torch.device(self.device)
-        return torch.device(
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if _mps_works() else "cpu")
 
     def resolve_precision(self) -> str:
         """The precision that ``precision`` stands for: bf16 only on hardware with instructions for it."""
@@ -134,7 +142,8 @@ class Recipe:
         if self.optimizer == "muon":
             dtype = torch.bfloat16 if self.resolve_precision() == "bf16" else torch.float32
             other_lr = self.other_lr or self.lr
-            norms = [m.bias for m in model.modules() if isinstance(m, nn.BatchNorm2d)] if self.bias_lr else []
+            kinds = (nn.BatchNorm2d, nn.SyncBatchNorm) if self.bias_lr else ()
+            norms = [m.bias for m in model.modules() if isinstance(m, kinds)]
             return Muon(
                 parameters, self.lr, other_lr, self.momentum, self.weight_decay, dtype,
                 biases=norms, bias_lr=self.bias_lr or other_lr,

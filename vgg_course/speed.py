@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from vgg_course.data import Images
+from vgg_course.data import Images, memory_format
 
 
 def patch_filters(images: torch.Tensor, size: int, floor: float = 5e-4) -> torch.Tensor:
@@ -28,7 +28,7 @@ def patch_filters(images: torch.Tensor, size: int, floor: float = 5e-4) -> torch
     """
     patches = functional.unfold(images, size).transpose(1, 2).flatten(0, 1)  # (patches, 3 * size**2)
     covariance = patches.T @ patches / len(patches)  # the mean of normalised images is near 0: it is left out
-    variances, directions = torch.linalg.eigh(covariance.double())  # ascending; the directions are columns
+    variances, directions = torch.linalg.eigh(covariance.cpu().double())  # ascending; directions are columns
     filters: torch.Tensor = directions / (variances + floor).sqrt()
     return filters.T.flip(0).reshape(-1, images.shape[1], size, size).float()
 
@@ -146,7 +146,7 @@ class Muon(torch.optim.Optimizer):
                 velocity.mul_(group["momentum"]).add_(gradient)
                 change = gradient.add(velocity, alpha=group["momentum"])  # Nesterov: one step ahead
                 if group["filters"]:
-                    p.mul_(math.sqrt(len(p)) / p.norm())
+                    p.mul_(math.sqrt(len(p)) / p.norm().clamp(min=1e-12))  # filters of zeros stay zeros
                     change = orthogonal(change.flatten(1).to(self.dtype)).to(p.dtype).view_as(p)
                 p.sub_(group["lr"] * change)
 
@@ -236,5 +236,5 @@ def views(images: torch.Tensor, count: int) -> list[torch.Tensor]:
     if count == 6:
         padded, (height, width) = functional.pad(images, (1, 1, 1, 1), mode="reflect"), images.shape[2:]
         shown += [padded[:, :, :height, :width], padded[:, :, 2:, 2:]]
-    shown = [view.contiguous(memory_format=torch.channels_last) for view in shown]
+    shown = [view.contiguous(memory_format=memory_format(images.device)) for view in shown]
     return shown if count == 1 else shown + [view.flip(3) for view in shown]
