@@ -33,6 +33,12 @@ def test_mistakes_come_most_confident_first():
     assert mistakes(LOGITS, LABELS, most=1).index.tolist() == [2]
 
 
+def test_mistakes_and_accuracy_agree_where_a_softmax_rounds():
+    small = torch.tensor(0.1)
+    logits = torch.stack([small, torch.nextafter(small, torch.tensor(1.0))])[None]
+    assert accuracy(logits, torch.tensor([1])) == 1 and len(mistakes(logits, torch.tensor([1])).index) == 0
+
+
 def test_no_mistakes():
     assert mistakes(LOGITS, LOGITS.argmax(1)).index.tolist() == []
 

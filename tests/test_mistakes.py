@@ -14,7 +14,7 @@ from torch import nn
 
 from vgg_course import plots, runs, speed, training
 from vgg_course.data import Dataset, batches, load_dataset
-from vgg_course.evaluation import accuracy, mistakes, per_class_accuracy, predict
+from vgg_course.evaluation import accuracy, confusion_matrix, mistakes, per_class_accuracy, predict
 from vgg_course.tracking import LossTracker
 from vgg_course.training import QUICK, Recipe, fit
 from vgg_course.vgg import VGG, cfg, make_layers, vgg11
@@ -26,6 +26,9 @@ RECIPE = replace(QUICK, batch_size=32, precision="fp32", device="cpu")
 SMALL = replace(RECIPE, small_part=0.5)
 LOGITS = torch.zeros(64, 10)
 PICTURE = Image.new("RGB", (32, 32))
+TINY = replace(TRAIN, images=TRAIN.images[:, :, :4, :4])
+OTHER_CLASSES = replace(DATA.validation, classes=tuple(reversed(TRAIN.classes)))
+LARGE = replace(DATA, validation=replace(DATA.validation, images=DATA.validation.images.repeat(1, 1, 2, 2)))
 DEEP = ["M"] * 5 + [4]  # its batch norm sees a single pixel
 
 
@@ -53,6 +56,11 @@ def recipe(**changes):
 
 def forward(x):
     return net()(x)
+
+
+def in_short_numbers(x):
+    with torch.autocast("cpu", torch.bfloat16):
+        return forward(x)
 
 
 def grid(images, *more, **options):
@@ -108,9 +116,12 @@ CASES = {
         (lambda: forward(np.zeros((1, 3, 32, 32), np.float32)), TypeError, "not ndarray"),
         (lambda: forward([1, 2]), TypeError, "not list"),
         (lambda: forward(TRAIN.images[:2]), ValueError, "torch.uint8"),
+        (lambda: forward(TRAIN.images[0]), ValueError, "unsqueeze"),
+        (lambda: forward(TRAIN.images[:2].permute(0, 2, 3, 1)), ValueError, "x.permute(0, 3, 1, 2)"),
         (lambda: forward(IMAGES.double()), ValueError, "x.to(torch.float32)"),
         (lambda: forward(IMAGES.permute(0, 2, 3, 1)), ValueError, "x.permute(0, 3, 1, 2)"),
         (lambda: forward(IMAGES[0]), ValueError, "unsqueeze"),
+        (lambda: in_short_numbers(IMAGES.double()), ValueError, "x.to(torch.float32)"),
         (lambda: forward(IMAGES[:, :1]), ValueError, "has 1"),
         (lambda: forward(torch.zeros(1, 3, 2, 2)), ValueError, "2 pixels allow 1"),
         (lambda: forward(IMAGES.to("meta")), ValueError, "x.to('cpu')"),
@@ -140,6 +151,15 @@ CASES = {
         (lambda: replace(TRAIN, labels=[1] * 64), TypeError, "not list"),
         (lambda: replace(TRAIN, std=(0.0, 0.0, 0.0)), ValueError, "std above 0"),
         (lambda: replace(TRAIN, mean=(0.5,)), ValueError, "3 numbers each"),
+        (lambda: replace(TRAIN, mean=TRAIN.images.float().mean((0, 2, 3))), ValueError, "divide those of bytes by 255"),
+        (lambda: replace(TRAIN, std=TRAIN.images.float().std((0, 2, 3))), ValueError, "divide those of bytes by 255"),
+        (lambda: replace(TRAIN, mean=(float("nan"),) * 3), ValueError, "nan"),
+        (lambda: replace(TRAIN, images=TRAIN.images / 255), ValueError, "(255 * images).round()"),
+        (lambda: TRAIN.normalize(TRAIN.images[0]), ValueError, "image[None]"),
+        (lambda: TRAIN.normalize(TRAIN.images.permute(0, 2, 3, 1)), ValueError, "permute(0, 3, 1, 2)"),
+        (lambda: TRAIN.normalize(TRAIN.images[:, :1]), ValueError, "expand(-1, 3, -1, -1)"),
+        (lambda: TRAIN.normalize(TRAIN.images.numpy()), ValueError, "not ndarray"),
+        (lambda: TRAIN.normalize(TRAIN.images / 255), ValueError, "255 * images"),
     ],
     "batches": [
         (lambda: next(batches(TRAIN.images, 4)), TypeError, "not Tensor"),
@@ -150,6 +170,7 @@ CASES = {
         (lambda: next(batches(TRAIN, -4)), ValueError, "not -4"),
         (lambda: next(batches(TRAIN.subset(slice(0, 0)), 4)), ValueError, "no images"),
         (lambda: next(batches(TRAIN, 4, seed=-1)), ValueError, "seed is -1"),
+        (lambda: next(batches(TINY, 4, augment=True)), ValueError, "up to 4 pixels, but a side has 4"),
         (lambda: next(batches(TRAIN, 4, epoch="1")), ValueError, "epoch is '1'"),
         (lambda: next(batches(TRAIN, 4, first_step=-1)), ValueError, "first_step is -1"),
     ],
@@ -159,6 +180,8 @@ CASES = {
         (lambda: recipe(batch_size=True), ValueError, "batch_size is True"),
         (lambda: recipe(lr=-1), ValueError, "lr is -1"),
         (lambda: recipe(lr=float("nan")), ValueError, "lr is nan"),
+        (lambda: recipe(lr=10**400), ValueError, "lr is 1000"),
+        (lambda: recipe(schedule=["linear"]), ValueError, "['linear']"),
         (lambda: recipe(momentum=1), ValueError, "momentum is 1"),
         (lambda: recipe(nesterov=True, momentum=0.0), ValueError, "nesterov is True"),
         (lambda: recipe(weight_decay=None), ValueError, "weight_decay is None"),
@@ -173,6 +196,8 @@ CASES = {
         (lambda: recipe(precision="fp8"), ValueError, "'fp8'"),
         (lambda: recipe(channels_last=1), ValueError, "channels_last is 1"),
         (lambda: recipe(seed=-1), ValueError, "seed is -1"),
+        (lambda: recipe(seed=2**64), ValueError, "below 2**63"),
+        (lambda: recipe(device="meta"), ValueError, "'meta'"),
         (lambda: recipe(device="gpu"), ValueError, "'gpu'"),
         (lambda: recipe(device=None), ValueError, "device is None"),
     ],
@@ -192,6 +217,16 @@ CASES = {
         (lambda: train(data=TRAIN.images), TypeError, "data must be a Dataset"),
         (lambda: train(data=replace(DATA, train=TRAIN.subset(slice(0, 0)))), ValueError, "data.train of digits"),
         (lambda: train(data=replace(DATA, validation=TRAIN.subset(slice(0, 0)))), ValueError, "data.validation"),
+        (lambda: train(data=replace(DATA, train=TRAIN.images)), TypeError, "data.train must be an Images, not Tensor"),
+        (lambda: train(data=replace(DATA, validation=TRAIN.images)), TypeError, "data.validation must be an Images"),
+        (lambda: train(data=replace(DATA, validation=OTHER_CLASSES)), ValueError, "other classes than data.train"),
+        (lambda: train(model=net(global_pool=False, input_size=32), data=LARGE), ValueError, "give 2048 numbers"),
+        (lambda: train(nn.Sequential(nn.Flatten(), nn.Linear(100, 10))), ValueError, "(1, 3, 32, 32): mat1 and mat2"),
+        (
+            lambda: train(nn.Sequential(nn.Conv2d(1, 10, 32), nn.Flatten())),
+            ValueError,
+            "Given groups=1",
+        ),
         (lambda: train(recipe="quick"), TypeError, "not 'quick'"),
         (lambda: train(recipe={"lr": 0.1}), TypeError, "recipe must be a Recipe"),
         (lambda: train(tracker=5), TypeError, "not 5"),
@@ -209,6 +244,9 @@ CASES = {
         (lambda: accuracy([1], [1]), TypeError, "list and list"),
         (lambda: accuracy(LOGITS[:0], TRAIN.labels[:0]), ValueError, "N > 0"),
         (lambda: accuracy(LOGITS, TRAIN.labels + 1), ValueError, "from 1 to 10"),
+        (lambda: accuracy(LOGITS * torch.nan, TRAIN.labels), ValueError, "nan: the network has diverged"),
+        (lambda: confusion_matrix(LOGITS * torch.nan, TRAIN.labels), ValueError, "nan: the network has diverged"),
+        (lambda: mistakes(LOGITS.long(), TRAIN.labels), TypeError, "logits are floats, not torch.int64"),
         (lambda: per_class_accuracy(LOGITS, TRAIN.labels - 1), ValueError, "from -1 to 8"),
         (lambda: mistakes(LOGITS, TRAIN.labels, most=-1), ValueError, "not -1"),
     ],
@@ -221,7 +259,11 @@ CASES = {
         (lambda: grid(IMAGES - 2), ValueError, "give mean and std"),
         (lambda: grid(IMAGES * torch.nan), ValueError, "nan"),
         (lambda: grid(IMAGES, ["a"], torch.arange(4)), ValueError, "no class 1"),
-        (lambda: grid(IMAGES, None, torch.arange(2)), ValueError, "only 2 labels"),
+        (lambda: grid(IMAGES, None, torch.arange(2)), ValueError, "but 2 labels"),
+        (lambda: grid(IMAGES, DIGITS.classes, torch.arange(5)), ValueError, "but 5 labels: give those of the same"),
+        (lambda: grid(IMAGES, predicted=LOGITS[:4]), ValueError, "logits.argmax(1)"),
+        (lambda: grid(TRAIN.images.float()), ValueError, "to(torch.uint8)"),
+        (lambda: grid(TRAIN.images.long(), mean=TRAIN.mean, std=TRAIN.std), ValueError, "to(torch.uint8)"),
         (lambda: plots.curves(None), TypeError, "NoneType"),
         (lambda: plots.curves("quick"), TypeError, "str"),
         (lambda: plots.curves({"a": 3}), TypeError, "'a'"),
@@ -254,7 +296,19 @@ CASES = {
         (lambda: LossTracker("x", mode="log")(0, {"loss": "high"}), ValueError, "'high'"),
         (lambda: LossTracker("x", mode="log")("a", {"loss": 1.0}), ValueError, "'a'"),
         (lambda: LossTracker("x", mode="log")(0, 1.0), TypeError, "not 1.0"),
+        (
+            lambda: LossTracker("x", mode="log")(None, {"loss": 1.0}),
+            ValueError,
+            "a whole number, not None",
+        ),
+        (lambda: LossTracker("x", mode="log")(float("inf"), {"loss": 1.0}), ValueError, "not inf"),
+        (lambda: LossTracker("x", mode="log")(np.arange(2), {"loss": 1.0}), ValueError, "not array([0, 1])"),
+        (lambda: LossTracker("x", mode="log")(0, {"epoch": float("nan")}), ValueError, "epoch must be a whole number"),
+        (lambda: LossTracker("x", mode="off").figure("x", "no figure"), TypeError, "not 'no figure'"),
         (lambda: LossTracker("x", mode="off").overlay("y"), ValueError, "no run 'y'"),
+        (lambda: LossTracker("x", mode="off").overlay("y", training.History()), TypeError, "as many values by name"),
+        (lambda: LossTracker("x", mode="off").overlay("y", {"loss": [1.0, 2.0, 3.0]}), TypeError, "by name, such as"),
+        (lambda: LossTracker("x", mode="off").overlay("y", {"loss": ([0], [1.0, 2.0])}), TypeError, "as many values"),
     ],
 }
 ROWS = [(name, i, *row) for name, rows in CASES.items() for i, row in enumerate(rows)]
@@ -283,12 +337,3 @@ def test_a_failed_call_changes_nothing():
 
 def test_the_number_of_cases():
     assert len(ROWS) > 150
-
-
-def test_what_fit_tries_before_it_begins_changes_nothing():
-    """The last batch would be a single image, so that is tried in train mode, on a copy."""
-    model = net()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    data = replace(DATA, train=TRAIN.subset(slice(0, 41)))
-    training._check(model, data, recipe(epochs=1, batch_size=8), None)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

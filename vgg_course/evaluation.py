@@ -102,7 +102,8 @@ def mistakes(logits: torch.Tensor, labels: torch.Tensor, most: int | None = None
     _check(logits, labels)
     if most is not None and (not isinstance(most, int) or most < 0):
         raise ValueError(f"most is the number of mistakes to give, or None for all, not {most!r}")
-    confidence, predicted = logits.cpu().softmax(1).max(1)
+    predicted = logits.argmax(1).cpu()  # of the logits, as for accuracy: a softmax may round two to the same
+    confidence = logits.cpu().softmax(1).gather(1, predicted[:, None])[:, 0]
     wrong = (predicted != labels.cpu()).nonzero().flatten()
     order = confidence[wrong].argsort(descending=True, stable=True)[:most]
     index = wrong[order]
@@ -119,6 +120,10 @@ def _check(logits: torch.Tensor, labels: torch.Tensor) -> None:
         )
     if labels.is_floating_point():
         raise TypeError(f"labels are whole numbers, not {labels.dtype}")
+    if not logits.is_floating_point():
+        raise TypeError(f"logits are floats, not {logits.dtype}")
+    if logits.isnan().any():
+        raise ValueError("the logits hold nan: the network has diverged; train it again with a lower learning rate")
     if not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
         given = f"{int(labels.min())} to {int(labels.max())}"
         raise ValueError(f"labels of {logits.shape[1]} classes go from 0 to {logits.shape[1] - 1}, not from {given}")

@@ -43,6 +43,8 @@ def to_pixels(images: Array, mean: Sequence[float] | None = None, std: Sequence[
         return array
     if not np.isfinite(array).all():
         raise ValueError("the images hold nan or inf: there is nothing to draw")
+    if array.size and array.min() >= 0 and array.max() > 50:  # normalised ones are never so large
+        raise ValueError(f"these are pixels from 0 to 255, but {array.dtype}: give images.to(torch.uint8)")
     if array.size and (array.min() < 0 or array.max() > 1):
         if mean is None or std is None:
             raise ValueError(
@@ -74,8 +76,10 @@ def image_grid(
     if len(pixels) == 0 or not isinstance(columns, int) or columns < 1:
         raise ValueError(f"a grid needs images and columns, not {len(pixels)} images in {columns!r} columns")
     for name, values in {"labels": labels, "predicted": predicted, "confidence": confidence}.items():
-        if values is not None and len(values) < len(pixels):
-            raise ValueError(f"there are {len(pixels)} images, but only {len(values)} {name}")
+        if values is not None and np.ndim(values) != 1:
+            raise ValueError(f"{name} is one value for each image, not {np.shape(values)}: logits.argmax(1), say")
+        if values is not None and len(values) != len(pixels):
+            raise ValueError(f"there are {len(pixels)} images, but {len(values)} {name}: give those of the same images")
     captions = [_caption(i, classes, labels, predicted, confidence) for i in range(len(pixels))]
     lines = [line for caption, _ in captions for line in caption.split("\n")]
     tall = max((caption.count("\n") + 1 for caption, _ in captions if caption), default=0)
@@ -152,7 +156,7 @@ def curves(runs: Mapping[str, object] | object) -> Figure:
 
 def confusion(matrix: Array, classes: Sequence[str]) -> Figure:
     """Draw a confusion matrix ``(C, C)`` of counts, row = true class; each cell in percent of its row."""
-    counts = np.asarray(matrix)
+    counts = np.asarray(matrix.cpu() if isinstance(matrix, torch.Tensor) else matrix)
     if counts.shape != (len(classes), len(classes)):
         raise ValueError(f"{len(classes)} classes need a matrix {(len(classes),) * 2}, not {counts.shape}")
     percent = 100 * counts / np.maximum(1, counts.sum(1, keepdims=True))

@@ -141,10 +141,11 @@ def write_whole(file: Path, content: bytes) -> None:
         raise
 
 
-def save_weights(model: VGG, run: Run, file: Path) -> None:
+def save_weights(model: VGG, run: Run, file: str | Path) -> None:
     """Write the weights in half precision, with all that is needed to build the network again."""
     state = {k: (v.half() if v.is_floating_point() else v).cpu() for k, v in model.state_dict().items()}
     network = {"cfg": list(run.cfg), "batch_norm": run.batch_norm, "head": dict(run.head), "layers": dict(run.layers)}
+    file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     memory = io.BytesIO()
     torch.save({**network, "num_classes": model.classifier[-1].out_features, "state_dict": state}, memory)
@@ -187,7 +188,7 @@ def train(
         "seconds": round(seconds, 1),
         "test_accuracy": round(test_accuracy, 4),
         "views": run.views,
-        "machine": f"{_processor()}, {torch.get_num_threads()} threads, {run.recipe.resolve_device().type}",
+        "machine": f"{_processor()}, {torch.get_num_threads()} threads, {next(model.parameters()).device.type}",
         "torch": torch.__version__,
         "history": _rounded(history),
     }

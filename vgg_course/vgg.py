@@ -224,8 +224,6 @@ class VGG(nn.Module):
             hint = ": for a picture, torchvision's pil_to_tensor(picture)[None], then data.train.normalize of that"
             raise TypeError(f"VGG takes a tensor (N, 3, H, W), not {type(x).__name__}{hint}")
         first = next((m for m in self.features.modules() if isinstance(m, nn.Conv2d)), None)
-        if first is not None:
-            self._check_kind(x, first.weight)
         channels = first.in_channels if first else None
         halvings = sum(isinstance(m, nn.MaxPool2d) for m in self.features.modules())
         if x.dim() != 4:
@@ -234,6 +232,8 @@ class VGG(nn.Module):
         if channels is not None and x.shape[1] != channels:
             hint = "; the channels come second: x.permute(0, 3, 1, 2)" if x.shape[3] == channels else ""
             raise ValueError(f"VGG takes {channels} channels, but the input {tuple(x.shape)} has {x.shape[1]}{hint}")
+        if first is not None:
+            self._check_kind(x, first.weight)
         border = first.kernel_size[0] - 1 if first and first.padding == (0, 0) else 0  # what it cuts off
         side = min(x.shape[2:])
         if side < 2**halvings + border:
@@ -250,7 +250,7 @@ class VGG(nn.Module):
             raise ValueError(
                 f"the input is on {x.device}, the network on {weight.device}: x.to({str(weight.device)!r})"
             )
-        mixed = torch.is_autocast_enabled(x.device.type) if x.device.type != "meta" else False  # then layers convert
+        mixed = x.device.type != "meta" and torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
         if not x.is_floating_point() or (x.dtype != weight.dtype and not mixed):
             hint = "normalise it: data.train.normalize(x)" if x.dtype == torch.uint8 else f"x.to({weight.dtype})"
             raise ValueError(f"the input is {x.dtype}, the network's weights are {weight.dtype}: {hint}")
@@ -259,7 +259,7 @@ class VGG(nn.Module):
         """How many numbers the features of one ``side x side`` image are: run one through and count."""
         if not isinstance(side, int) or side < 1:
             raise ValueError(f"input_size is the side of the images in pixels, for instance 32, not {side!r}")
-        weight = next(self.features.parameters())
+        weight = next(m for m in self.features.modules() if isinstance(m, nn.Conv2d)).weight
         image = torch.zeros(1, weight.shape[1], side, side, dtype=weight.dtype, device=weight.device)
         self._check_input(image)
         modes = [(module, module.training) for module in self.features.modules()]
