@@ -142,6 +142,7 @@ def readme_messages() -> list[str]:
 
 def mask(message: str) -> str:
     """Without what differs from one machine to another: numbers, and where the log is."""
+    message = message.replace("\\", "/")  # of Windows
     return re.sub(r"\d+(\.\d+)*", "N", re.sub(r"\S+install\.log", ".../install.log", message))
 
 

@@ -16,6 +16,7 @@ import argparse
 import ast
 import functools
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -69,6 +70,11 @@ def main() -> None:
         return
     if sys.version_info < (3, 11):  # noqa: UP036 (this file runs before any package is installed)
         stop(f"Python {sys.version.split()[0]} is too old: install 3.11 or newer, then make PYTHON=python3.11 {kind}")
+    if (sys.platform, platform.machine()) in (("darwin", "x86_64"), ("win32", "ARM64")):
+        stop(
+            "PyTorch has no packages for this Python: take the x64 Python on Windows for ARM, an arm64 one on a Mac "
+            "with Apple's processor, and Colab on an Intel Mac"
+        )
     try:
         make_venv()
         install(kind)

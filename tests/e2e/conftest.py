@@ -260,7 +260,7 @@ class Notebook:
     def saved(self) -> dict:
         """The notebook as Lab saves it now: its server answers when the file is whole."""
         with self.page.expect_response(lambda it: it.request.method == "PUT" and f"/{self.name}" in it.url):
-            self.page.keyboard.press("Control+s")
+            self.page.keyboard.press("ControlOrMeta+s")
         return json.loads((self.lab.folder / self.name).read_text(encoding="utf-8"))
 
 
