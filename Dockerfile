@@ -13,7 +13,10 @@ COPY --chown=1000 data/runs data/runs
 COPY --chown=1000 vgg_course vgg_course
 # A container starts anew each time, so Python's compiled files are made here.
 RUN VGG_COURSE_TORCH=cpu UV_COMPILE_BYTECODE=1 python tools/environment.py lab && rm -rf /home/learner/.cache
-COPY --chown=1000 GLOSSARY.md ./
+# What the README leads to:
+COPY --chown=1000 GLOSSARY.md CONTRIBUTING.md CHANGELOG.md CITATION.cff ./
+COPY --chown=1000 data/README.md data/
+COPY --chown=1000 docs docs
 COPY --chown=1000 notebooks notebooks
 
 EXPOSE 8888 8098

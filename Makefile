@@ -67,4 +67,4 @@ bench: test-environment  ## print the benchmarks
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
 clean:  ## remove the environment and what tools left behind, not the data
-	rm -rf .venv build .pytest_cache .ruff_cache .mypy_cache .coverage
+	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .coverage

@@ -11,18 +11,24 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))  # for the next line, however pytest was asked to import
+from test_links import links
+
 ROOT = Path(__file__).parent.parent
+OWN = ("notebooks/runs/1.pt", "notebooks/photos/me.jpg", "notebooks/cifar10/1.bin")  # what belongs to the teacher
 
 
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory) -> Path:
     """A kit without packages, made from a copy of the project with one image as its data, and unpacked."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("tools", "notebooks"):
+    for name in ("tools", "notebooks", "docs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("runs", "data", ".ipynb_checkpoints"))
-    for name in ("LICENSE", "GLOSSARY.md", "README.md"):
+    for name in ("LICENSE", "GLOSSARY.md", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff"):
         shutil.copy(ROOT / name, folder)
-    for name in ("data/cifar10/train/cat/1.png", "data/other/1.bin", "notebooks/runs/1.pt", "notebooks/photos/me.jpg"):
+    shutil.copytree(ROOT / "data" / "runs", folder / "data" / "runs")
+    shutil.copy(ROOT / "data" / "README.md", folder / "data")
+    for name in ("data/cifar10/train/cat/1.png", "data/other/1.bin", *OWN):
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_bytes(b"1")
     command = [sys.executable, "tools/class_kit.py", "--no-wheels", "--output", str(folder / "out")]
@@ -52,7 +58,10 @@ def test_what_is_in_it(kit):
     assert notebooks <= files and "notebooks/figures/conv_window.svg" in files
     page = (Path(sys.prefix) / "share" / "vgg_course").is_dir()  # the live page's files, where they are here
     assert any(name.startswith("visdom_page/") for name in files) == page
-    assert not [name for name in files if name.startswith(("data/other", "notebooks/runs", "notebooks/photos"))]
+    assert not [name for name in files if name.startswith(("data/other", *OWN))]
+    for text in ("README.md", "docs/in_class.md"):
+        paths = [link.partition("#")[0] for link in links(kit / text) if "://" not in link]
+        assert [path for path in paths if not (kit / text).parent.joinpath(path).exists()] == []
     text = (kit / "INSTALL.txt").read_text(encoding="utf-8")
     assert "python3 install.py (Windows: py -3." in text and "CIFAR-10, which is in data" in text
 
@@ -82,14 +91,15 @@ def test_the_wheels_of_pytorchs_own_index_come_from_there(tmp_path, monkeypatch)
 def test_without_data(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "tools")
     tool = importlib.import_module("class_kit")
-    for name in ("data/cifar10/1.png", "tools/lab.py", "LICENSE", "GLOSSARY.md", "README.md"):
+    for name in ("data/cifar10/1.png", "tools/lab.py", *tool.TEXTS):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     monkeypatch.setattr(tool, "ROOT", tmp_path)
     monkeypatch.setattr(sys, "argv", ["class_kit.py", "--no-wheels", "--no-data", "--output", str(tmp_path / "out")])
     tool.main()
     (kit,) = (tmp_path / "out").iterdir()
-    assert not [name for name in zipfile.ZipFile(kit).namelist() if "/data/" in name]
+    names = [name.partition("/data/")[2] for name in zipfile.ZipFile(kit).namelist() if "/data/" in name]
+    assert names == ["README.md"]
 
 
 def no_network() -> list[str]:

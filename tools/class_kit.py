@@ -17,7 +17,13 @@ from environment import ROOT
 
 DATA = ("cifar-10-batches-py", "cifar10", "cifar10-images")  # any one of them is CIFAR-10
 INSTALLER = Path(__file__).with_name("class_kit_install.py")
-LEFT_OUT = ("__pycache__", ".ipynb_checkpoints", "runs", "data", "photos")  # the last: a teacher's own
+# The README and what it leads to, so that no link is dead without a network:
+TEXTS = (
+    *("LICENSE", "GLOSSARY.md", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff"),
+    *("data/README.md", "docs/in_class.md", "docs/live_plot.gif"),
+)
+# The last: a teacher's own pictures, and what the lecture's code downloads beside the notebooks.
+LEFT_OUT = ("__pycache__", ".ipynb_checkpoints", "runs", "data", "photos", "cifar10")
 INSTALL = """\
 vgg_course without a network
 ============================
@@ -54,8 +60,9 @@ def main() -> None:
             kit.writestr(f"{name}/INSTALL.txt", INSTALL.format(python=python, system=system, data=what))
             kit.write(INSTALLER, f"{name}/install.py")
             kit.write(ROOT / "tools" / "lab.py", f"{name}/tools/lab.py")
-            for text in ("LICENSE", "GLOSSARY.md", "README.md"):
+            for text in TEXTS:
                 kit.write(ROOT / text, f"{name}/{text}")
+            add_folder(kit, ROOT / "data" / "runs", f"{name}/data/runs")
             add_folder(kit, ROOT / "notebooks", f"{name}/notebooks")
             add_folder(kit, wheels, f"{name}/wheels")
             add_folder(kit, Path(sys.prefix) / "share" / "vgg_course", f"{name}/visdom_page")
