@@ -81,6 +81,7 @@ WRONG = {
         ([16, "M", 16, "M", 16, "M", 16, "M", 64], "64 channels"),
         ([256, "M", 256, "M", 256, "M", 256, "M", 256], "too many"),
         ([16, "M"] * 6 + [128], "6 pools"),
+        (["M"] * 5 + [128], "a pool without a convolution"),
         ([16, "P", 128], "cfg entry 1"),
     ],
 }

@@ -150,6 +150,8 @@ def budget(answer: Any) -> str:
         side, step = (side + step, 2 * step) if v == "M" else (side + 2 * step, step)
     if pools > 5:
         raise Wrong(f"32 pixels can be halved 5 times, but your list has {pools} pools.")
+    if any(v == before == "M" for v, before in zip(answer, ("M", *answer), strict=False)):
+        raise Wrong("a pool without a convolution before it throws away what no filter has looked at.")
     if numbers[-1] < 128:
         raise Wrong(f"at the end there are {numbers[-1]} channels; 128 are asked for.")
     if side < 60:
@@ -160,8 +162,6 @@ def budget(answer: Any) -> str:
     words = f"It sees {side} pixels with {parameters:,} parameters and {millions:.1f} million multiply-adds."
     if min(numbers) < 16:
         return f"{words} But all that it knows of an image goes through {min(numbers)} channels: can it learn?"
-    if any(v == before == "M" for v, before in zip(answer, ("M", *answer), strict=False)):
-        return f"{words} But a pool without a convolution before it throws away what no filter has looked at."
-    small = 27_258  # [16, "M", 16, "M", 16, "M", 16, "M", 128]: a test tries all others
+    small = 27_258  # the fewest that there are: a test tries all lists
     times = parameters / small
     return f"{words} A careful list with 16 channels or more needs {small:,}; yours has {times:.1f} times that."

@@ -52,7 +52,7 @@ def leak(answer: Any) -> str:
 def middle_square(answer: Any) -> str:
     if not callable(answer):
         raise Wrong("an answer here is a function: def answer(width, height): ...")
-    for width, height in ((40, 30), (30, 50), (32, 32), (101, 20)):
+    for width, height in ((40, 30), (30, 53), (32, 32), (103, 20)):
         box = attempt(answer, width, height)
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
