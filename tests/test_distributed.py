@@ -166,6 +166,7 @@ def in_a_team(monkeypatch):
         return environ(**common, RANK=str(1 - rank))
 
     threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(Team, "trainings", 0)  # as in the other process, which is a new one
     yield of
     torch.set_num_threads(threads)
     signal.signal(signal.SIGTERM, handler)

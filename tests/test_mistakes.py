@@ -271,11 +271,13 @@ CASES = {
         (lambda: plots.filters(torch.zeros(4, 8, 3, 3)), ValueError, "(4, 8, 3, 3)"),
         (lambda: plots.feature_maps(torch.zeros(1, 8, 3, 3)), ValueError, "(1, 8, 3, 3)"),
         (lambda: plots.feature_maps(torch.zeros(0, 3, 3)), ValueError, "(0, 3, 3)"),
+        (lambda: plots.feature_maps(torch.zeros(2, 3, 3), columns=0), ValueError, "not 0"),
     ],
     "speed": [
         (lambda: speed.whiten(nn.Linear(2, 2), TRAIN), ValueError, "None"),
         (lambda: speed.whiten(nn.Conv2d(3, 3, 2), TRAIN), ValueError, "it has 3"),
         (lambda: speed.whiten(nn.Conv2d(1, 4, 2), TRAIN), ValueError, "3 channels"),
+        (lambda: speed.whiten(nn.Conv2d(3, 4, 2), TRAIN, count=0), ValueError, "count is 0"),
         (lambda: speed.Muon([]), ValueError, "frozen"),
         (lambda: speed.smaller(IMAGES, 0), ValueError, "part is 0"),
         (lambda: speed.smaller(IMAGES, -1), ValueError, "part is -1"),

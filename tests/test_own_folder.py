@@ -144,6 +144,20 @@ class TestOwnFolder:
         pets = load_folder(tmp_path, verbose=False)
         assert len(pets.classes) == 3 and sum(map(len, (pets.train, pets.validation, pets.test))) == 15
 
+    def test_what_is_not_read_is_told(self, tmp_path, capsys):
+        """Such as the photos of a telephone among others, or a folder that is none of the three splits."""
+        folder = tmp_path / "pets"
+        self.write(folder / "train")
+        (folder / "holdout").mkdir()
+        for name in ("train/dog/1.HEIC", "train/dog/2.heic", "train/cat/notes.txt", "train/cat/README", "train/cat/.x"):
+            (folder / name).touch()
+        (folder / "train" / "cat" / "black").mkdir()
+        load_folder(folder)
+        said = "2 .heic files, 1 .txt file, 1 without an ending file, the folder train/cat/black, the folder holdout"
+        assert capsys.readouterr().out.splitlines()[1:] == [f"not read: {said}"]
+        load_folder(folder, verbose=False)
+        assert capsys.readouterr().out == ""
+
     def test_a_class_may_be_called_train(self, tmp_path):
         self.write(tmp_path, 5)
         (tmp_path / "cat").rename(tmp_path / "train")

@@ -182,7 +182,8 @@ def load_folder(folder: str | Path, side: int = 32, verbose: bool = True) -> Dat
     The classes are the folders in it, sorted by name. A split that has no folder (``train``, ``validation``, ``test``)
     is taken from the images for training: a fifth of each class, the same ones each time. Each image becomes a square
     of ``side`` pixels, RGB: upright as the camera held it, the middle cut out, then resized. ``mean`` and ``std`` are
-    those of the training images. Hidden files are left out. A relative folder is also looked for one level up.
+    those of the training images. Hidden files are left out, and a line says what else is not read. A relative folder
+    is also looked for one level up.
 
     Raises ``FileNotFoundError`` for a folder that is not there, another ``OSError`` for what may not be read or is a
     file, ``ValueError`` for fewer than two classes, too few images in a class, a damaged image, a channel that is the
@@ -193,7 +194,7 @@ def load_folder(folder: str | Path, side: int = 32, verbose: bool = True) -> Dat
     if not isinstance(side, int) or isinstance(side, bool) or side < 8:
         raise ValueError(f"side is the width and height of the images in pixels, 8 or more, not {side!r}")
     folder = sources.one_level_up(Path(folder).expanduser())
-    classes, pairs = sources.own_folder(folder, side)
+    classes, pairs, not_read = sources.own_folder(folder, side)
     name, (mean, std) = folder.resolve().name, _statistics(pairs[0][0])
     if min(std) == 0:
         raise ValueError(
@@ -204,6 +205,8 @@ def load_folder(folder: str | Path, side: int = 32, verbose: bool = True) -> Dat
     dataset = Dataset(train, validation, test, name)
     if verbose:
         print(f"{_sizes(dataset)} images of {len(classes)} classes, {side}x{side} pixels")
+        if not_read:
+            print(f"not read: {not_read}")
     return dataset
 
 

@@ -190,6 +190,8 @@ def feature_maps(maps: Array, columns: int = 8) -> Figure:
     array = maps.detach().cpu().float().numpy() if isinstance(maps, torch.Tensor) else np.asarray(maps)
     if array.ndim != 3 or len(array) == 0:
         raise ValueError(f"feature maps of one image have the shape (C, H, W), not {array.shape}")
+    if not isinstance(columns, int) or columns < 1:
+        raise ValueError(f"columns is how many maps stand in a row, not {columns!r}")
     rows, cell = math.ceil(len(array) / columns), WIDTH / columns
     figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, rows * cell), squeeze=False, layout="constrained")
     for i, axis in enumerate(axes.flat):

@@ -56,8 +56,8 @@ def cifar10(root: Path, verbose: bool) -> list[Pair]:
     return download.cifar10(root, verbose)
 
 
-def own_folder(folder: Path, side: int) -> tuple[tuple[str, ...], list[Pair]]:
-    """The classes in ``folder``, and its images: train, validation, test. See ``data.load_folder``."""
+def own_folder(folder: Path, side: int) -> tuple[tuple[str, ...], list[Pair], str]:
+    """The classes in ``folder``, its images (train, validation, test), what is not read. See ``data.load_folder``."""
     _check_folder(folder)
     inside = {path.name.lower(): path for path in _folders_in(folder)}
     homes = {
@@ -87,7 +87,19 @@ def own_folder(folder: Path, side: int) -> tuple[tuple[str, ...], list[Pair]]:
             pairs[split] = images[chosen], labels[chosen]
         rest = np.sort(np.concatenate(parts))
         pairs["train"] = images[rest], labels[rest]
-    return classes, [pairs[split] for split in SPLIT_NAMES]
+    return classes, [pairs[split] for split in SPLIT_NAMES], _not_read(folder, homes, classes)
+
+
+def _not_read(folder: Path, homes: dict[str, Path], classes: tuple[str, ...]) -> str:
+    """In words: the files of other kinds in the folders of the classes, and the folders that are nothing to us."""
+    inside = [path for home in homes.values() for name in classes for path in _visible(home / name)]
+    kinds = [path.suffix.lower() or "without an ending" for path in inside if path.is_file()]
+    others = {kind: kinds.count(kind) for kind in sorted({*kinds} - {*IMAGE_ENDINGS})}
+    words = [f"{count} {kind} file{'s'[: count != 1]}" for kind, count in others.items()]
+    folders = [path for path in inside if path.is_dir()]
+    if folder not in homes.values():
+        folders += [path for path in _folders_in(folder) if path not in homes.values()]
+    return ", ".join([*words, *(f"the folder {path.relative_to(folder).as_posix()}" for path in folders)])
 
 
 def is_path(name: object) -> bool:

@@ -41,7 +41,8 @@ def whiten(model: nn.Module, split: Images, count: int = 500) -> None:
     because the ReLU that follows lets only one sign through. Nothing before the second convolution needs a backward
     pass then, and that is where the images are largest. Make the layers with ``patch=2`` or ``3``: no padding, whose
     zeros are in no patch, and no norm, as the outputs have variance 1 already. ``count``: so many images of ``split``,
-    the first ones, are looked at. Raises ``ValueError`` for a first layer without 3 channels or with too many filters.
+    the first ones, are looked at; those of a folder are all of its first classes. Raises ``ValueError`` for a first
+    layer without 3 channels or with too many filters, and for no images.
     """
     first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     if first is None or first.in_channels != 3:
@@ -52,6 +53,8 @@ def whiten(model: nn.Module, split: Images, count: int = 500) -> None:
             f"whiten needs an even number of filters, at most {2 * possible} of this size, in the first "
             f"convolution, but it has {first.out_channels}"
         )
+    if not isinstance(count, int) or count < 1 or len(split) == 0:
+        raise ValueError(f"whiten looks at images, but count is {count!r}, and the split has {len(split)}")
     images = split.subset(slice(0, count))
     filters = patch_filters(images.normalize(images.images).cpu(), first.kernel_size[0])[:wanted]
     first.weight.copy_(torch.cat([filters, -filters]))

@@ -59,6 +59,8 @@ def find(name: str) -> Exercise:
         module = f"{__name__}.nb{int(number):02}"
         if importlib.util.find_spec(module):
             importlib.import_module(module)
+    if not isinstance(name, str):
+        raise ValueError(f'the name of an exercise is a text: check("{name}", ...)')
     if name not in EXERCISES:
         known = ", ".join(key for key in EXERCISES if key.startswith(f"{number}.")) or "1.1, for instance"
         raise ValueError(f"there is no exercise {name!r}; there is {known}")
