@@ -27,6 +27,15 @@ def coverage_of_processes(request):
 
 
 @pytest.fixture
+def uncounted():
+    """A test whose loop over very many points is not worth counting its lines: that makes it four times as long."""
+    trace = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(trace)
+
+
+@pytest.fixture
 def images_for_validation(monkeypatch):
     """Call it with the number of images that CIFAR-10 shall give to validation: a small stand-in has no 5,000."""
     split = data._split

@@ -238,12 +238,13 @@ def without_connections(monkeypatch) -> None:
 
 
 def test_a_group_that_a_script_has_made_stays(monkeypatch, in_a_team):
-    without_connections(monkeypatch)
-    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(distributed, "destroy_process_group", lambda: pytest.fail("it is not ours"))
     in_a_team(0)
-    with Team(torch.device("cpu")):
-        pass
+    with monkeypatch.context() as theirs:
+        theirs.setattr(distributed, "is_initialized", lambda: True)
+        for name in ("init_process_group", "destroy_process_group"):
+            theirs.setattr(distributed, name, lambda *_, **__: pytest.fail("it is theirs"))
+        with Team(torch.device("cpu")):
+            pass
 
 
 @pytest.mark.parametrize(

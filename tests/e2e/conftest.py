@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [
     *("--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
+    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--disable-gpu"),
 ]
 # Errors in the console that are not of our making: Lab asks its server for what is not installed, such as a language
 # server, and for news; offline the badge of the head cannot be had.

@@ -108,7 +108,7 @@ def test_steps_out_of_order_repeated_negative(visdom):
 
 
 @needs_page
-def test_200_000_points(visdom):
+def test_200_000_points(visdom, uncounted):
     tracker = LossTracker("long")
     for step in range(200_000):
         value = {77_777: 99.0, 123_456: -5.0}.get(step, math.sin(step / 1000))
@@ -129,7 +129,7 @@ def test_200_000_points(visdom):
 
 
 @needs_page
-def test_200_000_points_while_the_drawing_thread_is_stuck(visdom, visdom_at):
+def test_200_000_points_while_the_drawing_thread_is_stuck(visdom, visdom_at, uncounted):
     door = Door(visdom.port, "open")
     visdom_at(door.port)
     tracker = LossTracker("stuck")
@@ -152,7 +152,7 @@ def test_a_short_curve_loses_nothing():
     assert values == [float(step * 7 % 13) if step % 50 else None for step in steps]
 
 
-def test_a_thinned_curve_keeps_extremes_and_gaps():
+def test_a_thinned_curve_keeps_extremes_and_gaps(uncounted):
     curve = curves.Curve()
     for step in range(100_000):
         curve.add(step, math.nan if step % 2 else float(step == 50_000))
