@@ -6,7 +6,7 @@ DATASET ?= cifar10
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test lint notebooks site train visdom class-kit bench clean
-.PHONY: lab-environment test-environment site-environment style types test-package test-lab test-notebooks
+.PHONY: lab-environment test-environment site-environment style types test-package test-notebooks
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -23,23 +23,19 @@ site-environment:
 lab: lab-environment  ## open the notebooks in JupyterLab (makes .venv first)
 	@$(BIN)/python tools/lab.py
 
-# What is told in a second comes first. Then three parts side by side, the longest first: each of them waits a quarter of
-# its time, for a server or a browser, so that two processors have work for three. Each is printed when it is done (as far
-# as this make can: -O).
+# What is told in a second comes first. Then two halves side by side, equally long, with a processor each: the package, and
+# types with the notebooks. Each is printed when it is done (as far as this make can: -O).
 test: test-environment  ## check everything: style, types, tests, all notebooks
 	@$(MAKE) style
-	OMP_NUM_THREADS=1 $(MAKE) --jobs=3 $(if $(filter output-sync,$(.FEATURES)),--output-sync) \
-		test-package test-lab test-notebooks types
+	OMP_NUM_THREADS=1 $(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) test-package types test-notebooks
 
 test-package:
 	$(BIN)/python -m pytest --doctest-modules --ignore=tests/e2e --cov=vgg_course --cov-report=term --cov-fail-under=97
-
-test-lab:
-	$(BIN)/python -m pytest tests/e2e --ignore=tests/e2e/test_site.py --ignore=tests/e2e/test_page.py
+	$(BIN)/python -m pytest tests/e2e/test_site.py tests/e2e/test_page.py
 
 test-notebooks:
+	$(BIN)/python -m pytest tests/e2e --ignore=tests/e2e/test_site.py --ignore=tests/e2e/test_page.py
 	$(BIN)/python -m pytest --nbval notebooks/
-	$(BIN)/python -m pytest tests/e2e/test_site.py tests/e2e/test_page.py
 
 lint: test-environment  ## check the style of the code, notebooks included, the spelling, and the types of the package
 	@$(MAKE) style types

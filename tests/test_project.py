@@ -91,7 +91,7 @@ def test_every_target_of_make_has_its_plain_commands():
     rows = re.findall(r"^\| `make ([\w-]+)([^`]*)` \| (.+) \| (.+) \|$", text, flags=re.M)
     assert {target for target, *_ in rows} == set(targets) - {"help"}
     recipes["lint"] = recipes["style"] + recipes["types"]
-    recipes["test"] = recipes["test-package"] + recipes["test-lab"] + recipes["test-notebooks"]
+    recipes["test"] = recipes["test-package"] + recipes["test-notebooks"]
     for target, given, linux, windows in rows:
         assert windows == linux.replace("python3 ", "py ").replace(".venv/bin/", ".venv\\Scripts\\")
         for name, value in re.findall(r"(\w+)=(\w+)", given):
