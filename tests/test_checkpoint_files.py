@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import re
+import shutil
 import stat
 import sys
 from dataclasses import replace
@@ -103,6 +104,12 @@ def test_a_folder_that_is_not_there_is_told(file, capsys):
     assert capsys.readouterr().out.startswith(told)
     fit(*build(), RECIPE, checkpoint=file, progress=False)
     assert "new folder" not in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows deletes no folder in which a file is open")
+def test_a_folder_that_is_deleted_meanwhile_is_made_again(file):
+    fit(*build(), RECIPE, cut_off(14, lambda: shutil.rmtree(file.parent)), checkpoint=file, progress=False)
+    assert read(file)["epoch"] == RECIPE.epochs
 
 
 def test_a_checkpoint_of_another_run_is_refused_with_all_that_differs(file):

@@ -45,14 +45,15 @@ BROKEN = "[...document.images].filter((image) => !image.naturalWidth || !image.a
 def folder(tmp_path_factory) -> Path:
     """The site, built without a warning (one would fail the build)."""
     target = tmp_path_factory.mktemp("site")
-    before = os.times()
-    command = [sys.executable, ROOT / "tools" / "build_site.py", target]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    after = os.times()
-    # The processor's time, not the clock's: what else runs on the machine does not count.
-    assert after.children_user + after.children_system - before.children_user - before.children_system < 30
+    environment, work = {**os.environ, "PYTHONPATH": str(ROOT)}, []
+    for command in (["-c", "import torch"], [ROOT / "tools" / "build_site.py", target]):
+        before = os.times()
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=300, env=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        after = os.times()
+        work.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    # Work, not time: what the import of torch costs on the same machine. Seen were 10 to 12 times as much.
+    assert work[1] < 18 * work[0], work
     return target / "html"
 
 
