@@ -14,7 +14,7 @@ import requests
 from servers import ROOT, WAIT, Visdom, check_gone, eventually, free_port, is_free, needs_page, posix
 from small_run import check_drawn, check_same, train
 
-from vgg_course import live_page, own_server, visdom_server
+from vgg_course import curves, live_page, own_server, visdom_server
 from vgg_course.tracking import LossTracker
 
 
@@ -72,7 +72,7 @@ def test_a_picture_that_cannot_be_drawn_fails_no_cell(shell, monkeypatch, capsys
         raise RuntimeError("no latex")
 
     with LossTracker("broken") as tracker:
-        monkeypatch.setattr(tracker, "_picture", no_latex)
+        monkeypatch.setattr(curves, "picture_of", no_latex)
         tracker(0, {"loss": 1.0})
     assert capsys.readouterr().out.splitlines()[-1] == "no picture of 'broken': RuntimeError('no latex')"
 
