@@ -107,9 +107,12 @@ def test_a_folder_that_is_not_there_is_told(file, capsys):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows deletes no folder in which a file is open")
-def test_a_folder_that_is_deleted_meanwhile_is_made_again(file):
+def test_a_folder_that_is_deleted_meanwhile_is_made_again(file, capsys):
     fit(*build(), RECIPE, cut_off(14, lambda: shutil.rmtree(file.parent)), checkpoint=file, progress=False)
     assert read(file)["epoch"] == RECIPE.epochs
+    assert (
+        f"the folder of the checkpoint was gone and is made again: {file.parent.resolve()}" in capsys.readouterr().out
+    )
 
 
 def test_a_checkpoint_of_another_run_is_refused_with_all_that_differs(file):

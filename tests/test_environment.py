@@ -216,13 +216,14 @@ def test_a_python_that_is_too_old_is_told_so(version, copy):
     assert f"environment: Python {version}" in done.stderr and "is too old" in done.stderr
 
 
-@pytest.mark.parametrize("machine", [("darwin", "x86_64"), ("win32", "ARM64")])
+@pytest.mark.parametrize("machine", [("darwin", "x86_64", "macosx-13.0-x86_64"), ("win32", "ARM64", "win-arm64")])
 def test_where_there_is_no_pytorch_it_is_told_before_anything_is_made(machine, tmp_path, monkeypatch):
     script = load_script()
     monkeypatch.setattr(script, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(script, "PYTHON", tmp_path / ".venv" / "python")
     monkeypatch.setattr(script.sys, "platform", machine[0])
     monkeypatch.setattr(script.platform, "machine", lambda: machine[1])
+    monkeypatch.setattr(script.sysconfig, "get_platform", lambda: machine[2])
     monkeypatch.setattr(script.sys, "argv", ["environment.py", "lab"])
     with pytest.raises(SystemExit, match="environment: PyTorch has no packages for this Python"):
         script.main()

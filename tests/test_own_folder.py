@@ -152,8 +152,11 @@ class TestOwnFolder:
         for name in ("train/dog/1.HEIC", "train/dog/2.heic", "train/cat/notes.txt", "train/cat/README", "train/cat/.x"):
             (folder / name).touch()
         (folder / "train" / "cat" / "black").mkdir()
+        for name in ("a.png", "b.png", "train/c.png"):
+            shutil.copy(folder / "train" / "cat" / "000.png", folder / name)
         load_folder(folder)
-        said = "2 .heic files, 1 .txt file, 1 without an ending file, the folder train/cat/black, the folder holdout"
+        said = "2 .heic files, 1 .txt file, 1 without an ending file, 3 files in no folder of a class"
+        said += ", the folder train/cat/black, the folder holdout"
         assert capsys.readouterr().out.splitlines()[1:] == [f"not read: {said}"]
         load_folder(folder, verbose=False)
         assert capsys.readouterr().out == ""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from environment import ROOT
 
-DATA = ("cifar-10-batches-py", "cifar10", "cifar10-images")  # any one of them is CIFAR-10
+DATA = ("cifar-10-batches-py", "cifar10", "cifar10-images", "cifar-10-python.tar.gz")  # any one of them is CIFAR-10
 INSTALLER = Path(__file__).with_name("class_kit_install.py")
 # The README and what it leads to, so that no link is dead without a network:
 TEXTS = (
@@ -47,7 +47,7 @@ def main() -> None:
     system = f"{platform.system()} {platform.machine()}"
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     name = f"vgg_course-class-kit-{system.lower().replace(' ', '-')}-python{python}"
-    data = None if options.no_data else next((ROOT / "data" / d for d in DATA if (ROOT / "data" / d).is_dir()), None)
+    data = None if options.no_data else next((ROOT / "data" / d for d in DATA if (ROOT / "data" / d).exists()), None)
     options.output.mkdir(parents=True, exist_ok=True)
     archive = options.output / f"{name}.zip"
     with tempfile.TemporaryDirectory(dir=options.output) as folder:  # on the disk that has to hold it anyway
@@ -66,7 +66,9 @@ def main() -> None:
             add_folder(kit, ROOT / "notebooks", f"{name}/notebooks")
             add_folder(kit, wheels, f"{name}/wheels")
             add_folder(kit, Path(sys.prefix) / "share" / "vgg_course", f"{name}/visdom_page")
-            if data:
+            if data and data.is_file():
+                kit.write(data, f"{name}/data/{data.name}")
+            elif data:
                 add_folder(kit, data, f"{name}/data/{data.name}")
         unfinished.replace(archive)
     print(f"{archive}: {archive.stat().st_size / 1e6:,.0f} MB, {'with' if data else 'without'} CIFAR-10")
@@ -101,7 +103,7 @@ def run(command: list[str]) -> None:
 def add_folder(kit: zipfile.ZipFile, folder: Path, name: str) -> None:
     for file in sorted(folder.rglob("*")):
         inner = file.relative_to(folder)
-        if file.is_file() and not set(LEFT_OUT) & set(inner.parts):
+        if file.is_file() and ".checkpoint" not in file.name and not set(LEFT_OUT) & set(inner.parts):
             kit.write(file, f"{name}/{inner.as_posix()}")
 
 

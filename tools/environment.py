@@ -21,6 +21,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import threading
 import urllib.request
 from contextlib import suppress
@@ -70,7 +71,8 @@ def main() -> None:
         return
     if sys.version_info < (3, 11):  # noqa: UP036 (this file runs before any package is installed)
         stop(f"Python {sys.version.split()[0]} is too old: install 3.11 or newer, then make PYTHON=python3.11 {kind}")
-    if (sys.platform, platform.machine()) in (("darwin", "x86_64"), ("win32", "ARM64")):
+    # Of this Python, not of the machine: Windows on ARM runs the x64 one.
+    if sysconfig.get_platform() == "win-arm64" or (sys.platform, platform.machine()) == ("darwin", "x86_64"):
         stop(
             "PyTorch has no packages for this Python: take the x64 Python on Windows for ARM, an arm64 one on a Mac "
             "with Apple's processor, and Colab on an Intel Mac"

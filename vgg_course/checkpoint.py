@@ -280,7 +280,9 @@ class Checkpoint:
         state |= {"log": self.log.state_dict(), "rng": torch.get_rng_state()}
         state |= {"cuda_rng": cuda, "mps_rng": mps}
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)  # it may have been deleted meanwhile
+            if not file.parent.is_dir():
+                file.parent.mkdir(parents=True)
+                print(f"the folder of the checkpoint was gone and is made again: {file.parent.resolve()}")
             write(file, state)
         except OSError as error:
             then = "what came after the one before it is lost" if self.asked else "training goes on"

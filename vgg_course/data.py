@@ -123,7 +123,9 @@ class Dataset:
         return self.train.classes
 
     def keep_for_validation(self, count: int) -> "Dataset":
-        """The same data, of whose validation images only the first ``count`` stay: the others join the training images.
+        """The same data, of whose validation images only ``count`` stay: the others join the training images.
+
+        Those that stay are the first, or, where they lie class by class as in a folder, some of each class.
 
         For the last run, when all settings are chosen and there is nothing more to validate than that it works.
         Raises ``ValueError`` for a ``count`` that is not from 1 to the number of validation images.
@@ -145,10 +147,11 @@ def load_dataset(name: str | Path = "auto", root: str | Path = "data", verbose: 
 
     ``root`` is the folder of the data. Notebooks run in ``notebooks/``, so a relative ``root`` that is not in the
     current folder is also looked for one level up. CIFAR-10 is taken from ``root/cifar-10-batches-py`` (torchvision's
-    folder), or from image folders ``root/cifar10/{train,test}/<class>/`` or ``root/cifar10-images/...``, or else
-    downloaded. With ``"auto"`` the environment variable ``VGG_COURSE_DATASET`` chooses, and CIFAR-10 that cannot be
-    downloaded is replaced by the digits; asked for by name, it never is. One printed line says which it is. Any other
-    ``name`` is the folder of your own images, see :func:`load_folder`.
+    folder; also in ``root/cifar10``), from the original archive in ``root``, or from image folders
+    ``root/cifar10/{train,test}/<class>/`` or ``root/cifar10-images/...``, or else downloaded. With ``"auto"`` the
+    environment variable ``VGG_COURSE_DATASET`` chooses, and CIFAR-10 that cannot be downloaded is replaced by the
+    digits; asked for by name, it never is. One printed line says which it is. Any other ``name`` is the folder of your
+    own images, see :func:`load_folder`.
 
     Raises ``ValueError`` for an unknown name or unusable images, ``OSError`` for files that cannot be had, read or
     written; each message names the file and the next step.

@@ -27,7 +27,7 @@ def cifar10(root: Path, verbose: bool) -> list[Pair]:
     folder, archive = root / CIFAR10.base_folder, root / CIFAR10.filename
     if not folder.is_dir():
         if archive.is_file() and not check_integrity(archive, CIFAR10.tgz_md5):
-            raise OSError(f"{archive} is damaged, its hash does not fit: delete it or get it again")
+            raise ConnectionError(f"{archive} is damaged, or not all there yet: delete it or get it again")
         _download(root, verbose)
     try:
         pairs = [CIFAR10(root, train=train) for train in (True, False)]

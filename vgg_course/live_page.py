@@ -176,10 +176,10 @@ def loss_tracker(loss_plot: str | Callable[..., None], loss_value: torch.Tensor,
     ``loss_plot`` is a ``LossTracker``, or the window that the lecture's ``vis.line`` has opened on the server at
     ``VISDOM_SERVER``. If that server does not answer, the point is lost and a line says so, once.
     """
-    if isinstance(loss_plot, str):
-        append_to_window(loss_plot, int(num), float(loss_value))
-    else:
+    if callable(loss_plot):
         loss_plot(int(num), {"loss": loss_value})
+    else:  # visdom gives False for a window where no server answered
+        append_to_window(loss_plot, int(num), float(loss_value))
 
 
 def append_to_window(window: str, step: int, value: float) -> None:

@@ -46,7 +46,7 @@ def digits() -> list[Pair]:
 def cifar10(root: Path, verbose: bool) -> list[Pair]:
     """CIFAR-10's training and test images, from where they lie under ``root``, or else downloaded to there."""
     if not (root / BATCHES_FOLDER).is_dir() and (root / "cifar10" / BATCHES_FOLDER).is_dir():
-        root = root / "cifar10"  # what the lecture's root="./cifar10" has made
+        root = root / "cifar10"  # what the lecture's root="./cifar10" has made, moved here
     folder = next((root / n for n in ("cifar10-images", "cifar10") if (root / n).is_dir()), None)
     if folder is not None and not (root / BATCHES_FOLDER).is_dir():
         return _cifar10_folders(folder, CIFAR10_CLASSES, root / "cache", verbose)
@@ -96,6 +96,8 @@ def _not_read(folder: Path, homes: dict[str, Path], classes: tuple[str, ...]) ->
     kinds = [path.suffix.lower() or "without an ending" for path in inside if path.is_file()]
     others = {kind: kinds.count(kind) for kind in sorted({*kinds} - {*IMAGE_ENDINGS})}
     words = [f"{count} {kind} file{'s'[: count != 1]}" for kind, count in others.items()]
+    loose = sum(path.is_file() for home in {folder, *homes.values()} for path in _visible(home))
+    words += [f"{loose} file{'s'[: loose != 1]} in no folder of a class"] if loose else []
     folders = [path for path in inside if path.is_dir()]
     if folder not in homes.values():
         folders += [path for path in _folders_in(folder) if path not in homes.values()]

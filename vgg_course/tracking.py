@@ -25,7 +25,7 @@ from vgg_course.live_page import loss_tracker as loss_tracker  # the lecture's
 from vgg_course.plots import image_grid
 
 SHORTEST, LONGEST = 0.5, 5.0  # seconds between two drawings
-BEGUN_AGAIN = "step {} came again, so the curves begin anew (in a loop over epochs, count the steps on)"
+BEGUN_AGAIN = "step {} came again, so the curves begin anew (if that was only a new epoch: count the steps on)"
 QUEUE_LIMIT = 1_000  # points; beyond it the thread that trains sorts them into the curves itself
 
 

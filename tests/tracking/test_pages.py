@@ -115,6 +115,7 @@ def test_the_lectures_function_works_unchanged(mortal, capsys):
     mortal.kill()
     for step in range(3):
         loss_tracker("theirs", torch.Tensor([0.5]), torch.Tensor([step]))
+    loss_tracker(False, torch.Tensor([0.5]), torch.Tensor([3]))  # the window that visdom gives where nobody answers
     assert capsys.readouterr().out.splitlines() == [
         f"loss_tracker: no visdom server answers at http://localhost:{mortal.port}"
     ]

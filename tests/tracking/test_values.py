@@ -79,7 +79,7 @@ def test_steps_that_begin_again_in_each_epoch_are_told_of_once(capsys):
                 if values:
                     tracker(4, {"epoch": epoch + 1} | values)
         said = capsys.readouterr().out
-        assert said.count("'again': step 0 came again, so the curves begin anew (in a loop over epochs, count") == notes
+        assert said.count("'again': step 0 came again, so the curves begin anew (if that was only a new") == notes
         assert tracker._curves["loss"].points()[0] == list(range(5))
 
 
