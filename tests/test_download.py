@@ -275,5 +275,5 @@ class TestDownload(TestTorchvisionFolder):
     def test_a_folder_that_may_not_be_written(self, tmp_path, monkeypatch):
         (tmp_path / "file").touch()
         monkeypatch.setattr(download.urllib.request, "urlopen", lambda url: io.BytesIO())
-        with pytest.raises(OSError, match="cannot write to the data folder .*file.data"):
+        with pytest.raises(OSError, match=r"cannot write to the data folder .*file[/\\]data"):
             download._download(tmp_path / "file" / "data", verbose=False)

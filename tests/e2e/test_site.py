@@ -52,8 +52,8 @@ def folder(tmp_path_factory) -> Path:
         assert done.returncode == 0, done.stdout + done.stderr
         after = os.times()
         work.append(after.children_user + after.children_system - before.children_user - before.children_system)
-    # Work, not time: what the import of torch costs on the same machine. Seen were 10 to 12 times as much.
-    assert work[1] < 18 * work[0], work
+    # Work, not time: against what the import of torch costs on the same machine, where 8 to 10 times as much were seen.
+    assert work[1] < 12 * work[0], work
     return target / "html"
 
 
