@@ -84,7 +84,7 @@ class TestPredict:
         predict(model, split)
         assert [part.training for part in model] == [True, False, True, True, True]
 
-    @pytest.mark.parametrize(("side", "sizes"), [(8, [1000, 200]), (32, [1000, 200]), (64, [250] * 4 + [200])])
+    @pytest.mark.parametrize(("side", "sizes"), [(8, [200] * 6), (32, [200] * 6), (64, [50] * 24)])
     def test_of_larger_images_it_takes_fewer_at_once(self, side, sizes):
         images = torch.zeros(1, 3, side, side, dtype=torch.uint8).expand(1200, -1, -1, -1)
         split = Images(images, torch.zeros(1200).long(), ("a", "b"), "large", (0.5,) * 3, (0.2,) * 3)

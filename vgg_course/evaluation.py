@@ -1,6 +1,8 @@
 """How good is a network? Logits over a whole split first; every figure then follows from logits and labels."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -21,15 +23,15 @@ def autocast(device: torch.device | str, precision: str) -> torch.autocast:
     return torch.autocast(torch.device(device).type, dtype=low, enabled=precision != "fp32")
 
 
-def modes(model: nn.Module) -> list[tuple[nn.Module, bool]]:
-    """Which layers are in ``train()`` mode: a part that is frozen may not be. For :func:`back_to`."""
-    return [(module, module.training) for module in model.modules()]
-
-
-def back_to(former: list[tuple[nn.Module, bool]]) -> None:
-    """Put each layer back into the mode that it had when :func:`modes` looked."""
-    for module, training in former:
-        module.training = training
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """A context: after it each layer is in ``train()`` or ``eval()`` mode as before; not all need to be in the same."""
+    former = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in former:
+            module.training = training
 
 
 def predict(
@@ -39,7 +41,9 @@ def predict(
 
     The model runs in ``eval()`` (dropout off, batch norm with its running statistics) and in ``inference_mode()``
     (nothing is kept for gradients), on the device where its weights are; afterwards each layer is in its former mode.
-    At once it takes ``batch_size`` images, by default 1,000, or fewer of more than 32x32 pixels: as many pixels.
+    At once it takes ``batch_size`` images, by default 1,000, or 200 on a CPU: there the maps of more need new memory
+    each time, which is slower (see :func:`vgg_course.speed.memory_kept`). Of more than 32x32 pixels it takes fewer: as
+    many pixels.
     With ``views`` 2 or 6 the logits are means over so many views of each image: see :func:`vgg_course.speed.views`.
     """
     if not isinstance(model, nn.Module) or not isinstance(split, Images):
@@ -47,17 +51,14 @@ def predict(
         raise TypeError(f"predict takes a network and a split, such as data.test, not {given}")
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     if batch_size is None:
-        batch_size = max(1, min(1000, 1000 * 32 * 32 // math.prod(split.images.shape[2:])))
-    former = modes(model)
-    model.eval()
-    try:
-        with torch.inference_mode(), autocast(device, precision):
-            logits = [
-                sum(model(view).float() for view in views_of(images, views)) / views
-                for images, _ in batches(split.to(device), batch_size)
-            ]
-    finally:
-        back_to(former)
+        most = 200 if device.type == "cpu" else 1000
+        batch_size = max(1, min(most, most * 32 * 32 // math.prod(split.images.shape[2:])))
+    with modes_kept(model), torch.inference_mode(), autocast(device, precision):
+        model.eval()
+        logits = [
+            sum(model(view).float() for view in views_of(images, views)) / views
+            for images, _ in batches(split.to(device), batch_size)
+        ]
     return torch.cat(logits).cpu()
 
 

@@ -21,9 +21,9 @@ from tqdm.auto import tqdm
 from vgg_course.checkpoint import Checkpoint, Stateful
 from vgg_course.data import Dataset, Images, batches, memory_format
 from vgg_course.distributed import Team
-from vgg_course.evaluation import accuracy, autocast, back_to, modes, predict
+from vgg_course.evaluation import accuracy, autocast, modes_kept, predict
 from vgg_course.recipes import BEST, FAST, LECTURE, QUICK, SCHEDULES, WIDE, Recipe
-from vgg_course.speed import augmented, compiled, smaller
+from vgg_course.speed import augmented, compiled, memory_kept, smaller
 from vgg_course.trial import check
 
 __all__ = ["BEST", "FAST", "LECTURE", "QUICK", "SCHEDULES", "WIDE", "History", "Recipe", "Tracker", "fit"]
@@ -70,7 +70,6 @@ def fit(
     ``ValueError`` for what it cannot train and another run's checkpoint, ``OSError`` for one that is locked or no file.
     """
     check(model, data, recipe, tracker)
-    former = modes(model)
     team = Team(recipe.resolve_device())  # this process, or all those that torchrun has started
     learner = _Learner(model, recipe, len(data.train), team)
     train, validation = data.train.to(learner.device), data.validation.to(learner.device)
@@ -79,7 +78,8 @@ def fit(
     log = _Log(History(steps_per_epoch=learner.steps), recipe, tracker, bar)
     settings = asdict(recipe) | {"device": learner.device.type, "precision": learner.precision}  # what "auto" stood for
     try:
-        with team, Checkpoint(checkpoint, learner.parts(), settings, data, log, checkpoint_minutes) as saved:
+        saved = Checkpoint(checkpoint, learner.parts(), settings, data, log, checkpoint_minutes)
+        with modes_kept(model), memory_kept(learner.device), team, saved:
             first_epoch, done = learner.start(saved.load(), log)  # (0, 0): from the start
             for epoch in range(first_epoch, recipe.epochs):
                 model.train()
@@ -97,7 +97,6 @@ def fit(
         log.stopped_by_hand()
     finally:
         log.bar.close()
-        back_to(former)
     return log.history
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vgg_course.data import Dataset, Images
-from vgg_course.evaluation import back_to, modes
+from vgg_course.evaluation import modes_kept
 from vgg_course.recipes import Recipe
 from vgg_course.sources import one_line
 from vgg_course.speed import smaller
@@ -33,12 +33,8 @@ def check(model: nn.Module, data: Dataset, recipe: Recipe, tracker: object) -> N
             raise ValueError(f"fit: data.{name} has other classes than data.train: {split.classes}, {data.classes}")
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("fit: nothing in this model can learn: it has no parameters, or all have requires_grad=False")
-    former = modes(model)
-    try:
-        with torch.no_grad():
-            logits = _try_out(model, data, recipe)
-    finally:
-        back_to(former)
+    with modes_kept(model), torch.no_grad():
+        logits = _try_out(model, data, recipe)
     given = tuple(logits.shape) if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
     if given != (1, len(data.classes)):
         raise ValueError(
