@@ -7,24 +7,21 @@ softmax), the rest against the labels as usual (Hinton, Vinyals and Dean, 2015).
 answers of ``best``, which has to look at every image anew, because each epoch moves and mirrors them.
 """
 
-import math
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from loop import shuffled, train
 from recipes import MEDIUM
 from torch.nn import functional
-from torch.optim.lr_scheduler import LambdaLR
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from vgg_course.data import Dataset, batches, load_dataset
+from vgg_course.data import Dataset, load_dataset
 from vgg_course.evaluation import accuracy, autocast, predict
-from vgg_course.recipes import SCHEDULES
 from vgg_course.runs import load_trained
-from vgg_course.speed import augmented, smaller
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,31 +30,19 @@ def distilled(data: Dataset, seed: int, part: float) -> tuple[float, float]:
     """Test accuracy (two views) and seconds of ``medium`` with ``part`` of the loss against ``best``'s answers."""
     run = replace(MEDIUM, recipe=replace(MEDIUM.recipe, seed=seed))
     recipe, precision = run.recipe, run.recipe.resolve_precision()
-    data = run.split(data)
+    data, count = run.split(data), len(run.split(data).train)
     started = time.perf_counter()
     teacher = load_trained("best").to(memory_format=torch.channels_last)
-    model = run.build(len(data.classes), data.train).to(memory_format=torch.channels_last)
-    optimizer = recipe.make_optimizer(model)
-    steps = math.ceil(len(data.train) / recipe.batch_size)
-    schedule = SCHEDULES[recipe.schedule]
-    scheduler = LambdaLR(optimizer, lambda step: schedule(step, steps, recipe.epochs))
-    for epoch in range(recipe.epochs):
-        train = augmented(data.train, seed=seed, epoch=epoch, shift=recipe.shift)
-        for step, (images, labels) in enumerate(
-            batches(train, recipe.batch_size, shuffle=True, seed=seed, epoch=epoch), epoch * steps
-        ):
-            with autocast("cpu", precision):
-                with torch.no_grad():
-                    answers = teacher(images).float().softmax(1) if part else None
-                shown = smaller(images) if step < recipe.small_part * steps * recipe.epochs else images
-                logits = model(shown)
-            loss = functional.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
-            if answers is not None:
-                loss = (1 - part) * loss + part * functional.cross_entropy(logits.float(), answers)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            scheduler.step()
+
+    def loss(images: torch.Tensor, labels: torch.Tensor, _: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        each = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing, reduction="none")
+        if not part:
+            return each
+        with torch.no_grad(), autocast("cpu", precision):
+            answers = teacher(images).float().softmax(1)
+        return (1 - part) * each + part * functional.cross_entropy(logits, answers, reduction="none")
+
+    model = train(run, data, loss, [count] * recipe.epochs, lambda epoch: shuffled(count, seed, epoch))
     logits = predict(model, data.test, precision=precision, views=run.views)
     return accuracy(logits, data.test.labels), time.perf_counter() - started
 
