@@ -6,8 +6,8 @@
 Of the easier half of the training images, by their loss when they were last seen, an epoch shows a random quarter, so
 that none is left out for good; the harder half it shows whole. The first two epochs and the last have all. The losses
 are those of the training itself: they cost nothing. Beside it the same network without this, for as many epochs as
-cost about the same. Sources: Qin and others, 2024, "InfoBatch", which leaves out images below the
-mean loss; Jordan, 2024, whose airbench96 keeps the harder half of each batch.
+cost about the same. Sources: Qin and others, 2024, "InfoBatch", which leaves out images below the mean loss; Jordan,
+2024, whose airbench96 keeps the harder half of each batch.
 """
 
 import argparse
@@ -25,11 +25,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from vgg_course.data import Dataset, load_dataset
 from vgg_course.evaluation import accuracy, predict
+from vgg_course.recipes import WIDE
 from vgg_course.runs import RUNS, Run, save_weights
 
 ROOT = Path(__file__).parent.parent
 KEPT = 0.25  # of the easier half
-LONG = {"lr": 0.1, "shift": 4, "weight_decay": 0.002, "small_part": 0.3}  # the settings of wide, for fast's network
+LONG = {name: getattr(WIDE, name) for name in ("lr", "shift", "weight_decay", "small_part")}  # for fast's network too
 # Network: changes of its recipe, and epochs with all images (None: recorded in data/runs/) and with fewer easy ones.
 NETWORKS: dict[str, tuple[dict[str, float], int | None, int]] = {
     "fast": (LONG, 12, 18),
