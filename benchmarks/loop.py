@@ -1,4 +1,4 @@
-"""A training loop with two open places, for ideas that ``fit`` does not have: which images, and which loss."""
+"""A training loop with open places, for ideas that ``fit`` does not have: which images, changed how, and which loss."""
 
 import math
 import sys
@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from vgg_course.data import Dataset, batches
+from vgg_course.data import Dataset, Images, batches
 from vgg_course.evaluation import autocast, predict
 from vgg_course.recipes import SCHEDULES
 from vgg_course.runs import Run
@@ -28,10 +28,18 @@ def shuffled(positions: Sequence[int] | np.ndarray | int, seed: int, epoch: int)
     return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(positions))
 
 
-def train(run: Run, data: Dataset, loss: Loss, counts: Sequence[int], choose: Callable[[int], torch.Tensor]) -> VGG:
+def train(
+    run: Run,
+    data: Dataset,
+    loss: Loss,
+    counts: Sequence[int],
+    choose: Callable[[int], torch.Tensor],
+    change: Callable[[Images, int], Images] = lambda split, epoch: split,
+) -> VGG:
     """Train the network of ``run`` on ``data.train``, with a ``loss``, on the images that ``choose(epoch)`` names.
 
-    ``counts`` says how many images each epoch has, for the schedule of the learning rate.
+    ``counts`` says how many images each epoch has, for the schedule of the learning rate. ``change(images, epoch)``
+    comes after the usual augmentation.
     """
     recipe, precision = run.recipe, run.recipe.resolve_precision()
     model = run.build(len(data.classes), data.train).to(memory_format=torch.channels_last)
@@ -41,7 +49,8 @@ def train(run: Run, data: Dataset, loss: Loss, counts: Sequence[int], choose: Ca
     started = time.perf_counter()
     for epoch in range(len(counts)):
         positions = choose(epoch)
-        moved = augmented(data.train, seed=recipe.seed, epoch=epoch, shift=recipe.shift).subset(positions)
+        moved = augmented(data.train, seed=recipe.seed, epoch=epoch, shift=recipe.shift)
+        moved = change(moved, epoch).subset(positions)
         parts = positions.split(recipe.batch_size)
         for (images, labels), chosen in zip(batches(moved, recipe.batch_size), parts, strict=True):
             shown = smaller(images) if scheduler.last_epoch < recipe.small_part * steps else images
