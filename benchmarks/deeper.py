@@ -27,9 +27,8 @@ from vgg_course.recipes import BEST, WIDE
 from vgg_course.runs import RUNS
 
 ROOT = Path(__file__).parent.parent
-FAST = replace(BEST, epochs=10)
 NETWORKS = {  # name -> its networks, all with the same recipe
-    "fast": (FAST, [
+    "fast": (replace(BEST, epochs=10), [
         [24, 24, "M", 24, 128, "M", 128, 256, "M", 256],
         [24, 24, "M", 24, 128, "M", 128, 256, "M", 256, 256],
         [24, 24, "M", 24, 128, "M", 128, 256, "M", 512],
@@ -73,15 +72,14 @@ def main() -> None:
 
     for network in networks:
         run, started = replace(RUNS["best"], cfg=network, recipe=recipe), time.perf_counter()
-        order = [count] * recipe.epochs
-        model = train(run, data, loss, order, lambda epoch: shuffled(count, recipe.seed, epoch), change)
+        counts = [count] * recipe.epochs
+        model = train(run, data, loss, counts, lambda epoch: shuffled(count, recipe.seed, epoch), change)
         told = []
         for views in (6, 2, 1):
             logits = predict(model, data.test, precision=recipe.resolve_precision(), views=views)
             told.append(f"{accuracy(logits, data.test.labels):.2%}")
-        print(
-            f"{network}: {', '.join(told)} with 6, 2 and 1 views in {time.perf_counter() - started:.0f} s", flush=True
-        )
+        seconds = time.perf_counter() - started
+        print(f"{network}: {', '.join(told)} with 6, 2 and 1 views in {seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
