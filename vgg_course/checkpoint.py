@@ -88,6 +88,15 @@ def previous(file: Path) -> Path:
     return file.with_name(f"{file.name}.previous")
 
 
+def lock_for(file: Path, timeout: float = -1) -> FileLock:
+    """A lock that ends with its process. Acquired on a drive without locks it raises ``OSError``, and makes none."""
+    open(file, "a").close()  # FileLock takes a file that cannot be made for one that is locked
+    try:  # there, newer versions would take any file of this name for the lock of somebody else: so also ours
+        return FileLock(file, timeout, fallback_to_soft=False)
+    except TypeError:  # an older version, which does not
+        return FileLock(file, timeout)
+
+
 def fingerprint(data: Dataset) -> str:
     """A short name for exactly these images and labels, for training and validation."""
 
@@ -113,8 +122,13 @@ def describe(model: nn.Module) -> dict[str, dict[str, object]]:
     return {
         "shapes": {name: tuple(value.shape) for name, value in model.state_dict().items()},
         "learns": {name: "learning" if p.requires_grad else "frozen" for name, p in model.named_parameters()},
-        "prints": {f"line {n} of the network": line.strip() for n, line in enumerate(printed.splitlines(), 1)},
+        "prints": {f"line {n} of the network": _timeless(line) for n, line in enumerate(printed.splitlines(), 1)},
     }
+
+
+def _timeless(line: str) -> str:
+    """A line of a network as every PyTorch prints it: since 2026 it also tells that a norm has a bias, as most have."""
+    return re.sub(r"(Norm\w*\(.*), bias=True", r"\1", line.strip())
 
 
 class Stateful(Protocol):
@@ -172,9 +186,8 @@ class Checkpoint:
     def __enter__(self) -> "Checkpoint":
         if self.file is None:
             return self
-        self.lock = FileLock(f"{self.file}.lock", timeout=0)
         try:
-            open(f"{self.file}.lock", "a").close()  # FileLock takes a file that cannot be made for one that is locked
+            self.lock = lock_for(Path(f"{self.file}.lock"), timeout=0)
             self.lock.acquire()
         except Timeout:
             raise BlockingIOError(
@@ -249,8 +262,10 @@ class Checkpoint:
                 old[name] = new.get(name)
         found = differences(old, new) + differences({"data": state["data"]}, {"data": self.data})
         found += differences(state.get("scale", self.scale), self.scale)  # an older file does not tell
-        before = {"shapes": {name: tuple(value.shape) for name, value in state["model"].items()}}
+        before: dict[str, Any] = {"shapes": {name: tuple(value.shape) for name, value in state["model"].items()}}
         before |= state.get("network", {})
+        if "prints" in before:
+            before["prints"] = {name: _timeless(line) for name, line in before["prints"].items()}
         for kind, now in self.network.items():
             layers = differences(before.get(kind, now), now)
             found += layers[:3] + ([f"{len(layers) - 3} more layers differ"] if len(layers) > 3 else [])

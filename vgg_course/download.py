@@ -12,10 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import check_integrity
 
+from vgg_course.checkpoint import lock_for
 from vgg_course.sources import Pair, one_line
 
 
@@ -81,8 +81,7 @@ def _download_to(root: Path) -> None:
 @contextmanager
 def _one_at_a_time(file: Path) -> Iterator[None]:
     """torchrun starts several processes at once: one of them downloads, and the others wait for it."""
-    lock = FileLock(file)
-    open(file, "a").close()  # FileLock takes a file that cannot be made for one that is locked
+    lock = lock_for(file)
     with suppress(OSError, NotImplementedError):  # a drive without locks: as if there was nobody else
         lock.acquire()
     try:

@@ -66,8 +66,9 @@ def fit(
     fails is dropped with a warning. Raises ``FloatingPointError`` with the ``history`` where the training loss is none.
 
     With ``checkpoint``, a file, the run is kept there after each epoch and every ``checkpoint_minutes``. The same call
-    again goes on to the same bits on the same machine (several processes with dropout: nearly). Raises ``TypeError`` or
-    ``ValueError`` for what it cannot train and another run's checkpoint, ``OSError`` for one that is locked or no file.
+    again goes on to the same bits on the same processor (on a GPU, or several processes with dropout: nearly). Raises
+    ``TypeError`` or ``ValueError`` for what it cannot train and another run's checkpoint, ``OSError`` for one that is
+    locked or no file.
     """
     check(model, data, recipe, tracker)
     team = Team(recipe.resolve_device())  # this process, or all those that torchrun has started
