@@ -1,7 +1,7 @@
 """A convolution more, or a hidden square in each image: do they buy accuracy?
 
     python benchmarks/deeper.py                    fast's network and three larger ones: an hour on two cores with bf16
-    python benchmarks/deeper.py wide --cut 8       a deeper wide network: an hour for one run; needs CIFAR-10 in data/
+    python benchmarks/deeper.py wide --cut 8       the network of wide: an hour for one run; needs CIFAR-10 in data/
 
 ``--cut`` hides a square of so many pixels, somewhere else in each image and epoch, behind the mean colour: the network
 cannot rest on one sign alone. Source: DeVries and Taylor, 2017, "Improved regularization of convolutional neural
@@ -34,7 +34,7 @@ NETWORKS = {  # name -> its networks, all with the same recipe
         [24, 24, "M", 24, 128, "M", 128, 256, "M", 512],
         [24, 24, "M", 24, 128, "M", 128, 128, 192, "M", 192, 192],
     ]),
-    "wide": (replace(WIDE, epochs=17), [[24, 96, "M", 96, 384, "M", 384, 384, "M", 384, 384]]),
+    "wide": (replace(WIDE, epochs=17), [list(RUNS["wide"].cfg)]),
 }  # fmt: skip
 
 
