@@ -130,7 +130,7 @@ def test_a_checkpoint_of_another_run_is_refused_with_all_that_differs(file):
     wider = build()[0]
     wider.classifier[0], wider.classifier[3] = nn.Linear(16, 9), nn.Linear(9, 10)
     cases = [
-        ((model, data, replace(RECIPE, lr=0.1, seed=4)), "lr was 0.24 and is 0.1; seed was 0 and is 4"),
+        ((model, data, replace(RECIPE, lr=0.1, seed=4)), "lr was 0.12 and is 0.1; seed was 0 and is 4"),
         ((model, data, replace(RECIPE, epochs=2)), "epochs was 3 and is 2"),
         ((model, other_data, RECIPE), "data was 'digits, 300 images"),
         ((model, flipped, RECIPE), "data was 'digits, 300 images"),
