@@ -89,11 +89,15 @@ def previous(file: Path) -> Path:
 
 
 def lock_for(file: Path, timeout: float = -1) -> FileLock:
-    """A lock that ends with its process. Acquired on a drive without locks it raises ``OSError``, and makes none."""
+    """A lock that ends with its process; a drive without locks tells when it is acquired.
+
+    Then it is ``OSError`` or, of older versions of filelock, ``NotImplementedError``. ``timeout`` is in seconds, -1
+    waits for ever. Raises ``OSError`` at once for a file that cannot be made.
+    """
     open(file, "a").close()  # FileLock takes a file that cannot be made for one that is locked
-    try:  # there, newer versions would take any file of this name for the lock of somebody else: so also ours
+    try:  # without locks, newer versions take any file of this name for somebody else's lock, so also the one just made
         return FileLock(file, timeout, fallback_to_soft=False)
-    except TypeError:  # an older version, which does not
+    except TypeError:  # an older version, which has no such argument
         return FileLock(file, timeout)
 
 

@@ -83,7 +83,7 @@ FAST_NETWORK: dict[str, Any] = {
     "identity": True,
     "validation": 500,  # the recipe is settled: nearly all images are for learning
 }
-CURED = replace(FAST, epochs=2, lr=0.24, bias_lr=None, small_part=0.0)  # recorded with QUICK's rate
+CURED = replace(FAST, epochs=2, lr=QUICK.lr, bias_lr=None, small_part=0.0)
 RUNS = {
     "lecture": Run(LECTURE, cfg["cifar10"], False, {"input_size": 32}),
     "lecture_per_batch": Run(replace(LECTURE, schedule="step_per_batch"), cfg["cifar10"], False, {"input_size": 32}),
