@@ -91,6 +91,7 @@ class Lab:
         settings = {
             "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
             "notebook-extension/tracker": {"windowingMode": "none"},  # all cells are in the page, seen or not
+            "docmanager-extension/plugin": {"autosave": False},  # the tests save, one time after the other
         }
         for name, values in settings.items():
             file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
@@ -257,10 +258,24 @@ class Notebook:
                 return
         raise TimeoutError(f"{self.name} was not done in {seconds:g} s")
 
+    def is_written(self, answer) -> bool:
+        return answer.request.method == "PUT" and f"/{self.name}" in answer.url
+
     def saved(self) -> dict:
-        """The notebook as Lab saves it now: its server answers when the file is whole."""
-        with self.page.expect_response(lambda it: it.request.method == "PUT" and f"/{self.name}" in it.url):
-            self.page.keyboard.press("ControlOrMeta+s")
+        """The notebook as Lab saves it now: its server answers when the file is whole.
+
+        Lab drops a save, and says nothing, while it still makes the checkpoint of the last one: it is asked again.
+        """
+        from playwright.sync_api import TimeoutError as Late  # without Playwright these tests are skipped
+
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with self.page.expect_response(self.is_written, timeout=2000):
+                    self.page.keyboard.press("ControlOrMeta+s")
+                break
+            except Late:
+                assert time.monotonic() < deadline, f"Lab does not save {self.name}"
         return json.loads((self.lab.folder / self.name).read_text(encoding="utf-8"))
 
 

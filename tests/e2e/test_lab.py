@@ -13,6 +13,9 @@ import pytest
 
 NOTEBOOKS = sorted(path.name for path in (Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 INTERACTIVE = ("01", "02", "04")
+# A notebook of one cell, with a figure that is not there.
+CELL = {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "![none](figures/none.svg)"}
+NOTEBOOK = json.dumps({"cells": [CELL], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
 # What a widget shows: its picture, and what it says in red.
 SHOWN = """(widget) => ({
     picture: widget.querySelector("img")?.src,
@@ -23,14 +26,27 @@ SHOWN = """(widget) => ({
 
 def test_a_figure_that_is_missing_is_noticed(lab, open_notebook):
     """First, for a Lab that is told to end while it answers a page waits for that thread for ever, and is killed."""
-    cell = {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "![none](figures/none.svg)"}
-    text = json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
-    (lab.folder / "missing.ipynb").write_text(text, encoding="utf-8")
+    (lab.folder / "missing.ipynb").write_text(NOTEBOOK, encoding="utf-8")
     opened = open_notebook("missing.ipynb")
     opened.page.locator(".jp-Notebook img").wait_for(state="attached")
     with pytest.raises(AssertionError, match=r"figures/none\.svg"):
         opened.images()
     assert [error for error in opened.errors if "404" in error and "figures/none.svg" in error], opened.errors
+
+
+def test_a_notebook_is_saved_twice_where_lab_is_slow(lab, open_notebook):
+    """Lab takes no second save before the checkpoint of the first is written, and does not say so."""
+    (lab.folder / "twice.ipynb").write_text(NOTEBOOK, encoding="utf-8")
+    opened, asked = open_notebook("twice.ipynb"), []
+
+    def late(route) -> None:
+        asked.append(route.request.method)
+        time.sleep(2)
+        route.continue_()
+
+    opened.page.route("**/twice.ipynb/checkpoints*", late)
+    first = opened.saved()
+    assert opened.saved() == first and "POST" in asked
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
