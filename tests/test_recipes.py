@@ -4,6 +4,7 @@ import math
 import sys
 from dataclasses import FrozenInstanceError, asdict, replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -77,25 +78,57 @@ class TestRecipe:
 
     def test_auto_takes_what_is_there(self, monkeypatch):
         auto = replace(PLAIN, device="auto", precision="auto")
+        monkeypatch.setattr(recipes, "_computes", lambda device: True)
         for cuda, mps, device in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
             monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
-            monkeypatch.setattr(recipes, "_mps_works", lambda mps=mps: mps)
+            monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
             assert auto.resolve_device().type == device
         monkeypatch.undo()
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         monkeypatch.setattr(
             torch.backends.mps, "is_available", lambda: True
         )  # on a virtual Mac: no tensor can be there
-        assert auto.resolve_device().type == ("mps" if sys.platform == "darwin" and recipes._mps_works() else "cpu")
+        works = sys.platform == "darwin" and recipes._computes("mps")
+        assert auto.resolve_device().type == ("mps" if works else "cpu")
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
         monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
         assert auto.resolve_precision() == "fp32"
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
         assert auto.resolve_precision() == "bf16"
+        monkeypatch.setattr(recipes, "_computes", lambda device: True)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         for native, precision in ((True, "bf16"), (False, "fp16")):
             monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native)
             assert auto.resolve_precision() == precision
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            RuntimeError("CUDA error: no kernel image is available\nCUDA kernel errors might be reported later"),
+            AssertionError("Torch not compiled with CUDA enabled"),
+        ],
+    )
+    def test_a_card_that_pytorch_has_no_code_for(self, error, monkeypatch, capsys):
+        """It says that it is there, and the first thing that it is to compute fails. That is told once."""
+
+        def ones(*_, **__):
+            raise error
+
+        recipes._computes.cache_clear()
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+        monkeypatch.setattr(torch, "ones", ones)
+        assert [replace(PLAIN, device="auto").resolve_device().type for _ in range(2)] == ["cpu", "cpu"]
+        recipes._computes.cache_clear()
+        said = capsys.readouterr().out
+        assert said.startswith("the GPU is not used, for it does not compute (") and said.count("\n") == 1, said
+
+    @pytest.mark.parametrize(("number", "kind"), [(np.int64(3), int), (np.float32(0.5), float), (np.float64(2), float)])
+    def test_numpys_numbers_become_pythons(self, number, kind):
+        made = replace(PLAIN, **{"epochs" if kind is int else "lr": number})
+        assert type(made.epochs) is int and type(made.lr) is float
+        with pytest.raises(ValueError, match="epochs is True, but it must be"):
+            replace(PLAIN, epochs=np.bool_(True))
 
 
 class TestSchedules:

@@ -5,7 +5,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,11 +20,18 @@ def _triangle(step: int, steps_per_epoch: int, epochs: int) -> float:
     return done / 0.2 if done < 0.2 else max(0.0, (1 - done) / 0.8)
 
 
-def _mps_works() -> bool:
-    """Whether a Mac's GPU computes: that of a virtual Mac says that it is there, but has no memory."""
+@cache
+def _computes(device: str) -> bool:
+    """Whether a GPU that is there also computes: that of a virtual Mac has no memory, an old card no code in PyTorch.
+
+    For an NVIDIA card a line says why it does not.
+    """
     try:
-        return torch.backends.mps.is_available() and torch.ones(1, device="mps").item() == 1
-    except RuntimeError:
+        return torch.ones(2, device=device).sum().item() == 2
+    except (RuntimeError, AssertionError) as error:  # the latter: PyTorch was built without CUDA
+        if device == "cuda":
+            why = str(error).splitlines()[0]
+            print(f"the GPU is not used, for it does not compute ({why}): README.md, GPU, says what helps an old card")
         return False
 
 
@@ -76,8 +85,8 @@ class Recipe:
                 raise ValueError(f"Recipe: {name} is {getattr(self, name)!r}, but it must be {wanted}")
 
         for name, value in vars(self).copy().items():
-            if isinstance(value, float):
-                object.__setattr__(self, name, float(value))  # also of NumPy's: a checkpoint takes Python's own only
+            if isinstance(value, np.generic):  # a checkpoint takes Python's own numbers only
+                object.__setattr__(self, name, value.item())
             elif isinstance(value, str):
                 object.__setattr__(self, name, str(value))
 
@@ -121,10 +130,11 @@ class Recipe:
             need(known, "device", "'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'")
 
     def resolve_device(self) -> torch.device:
-        """The device that ``device`` stands for on this machine."""
+        """The device that ``device`` stands for on this machine: with ``"auto"``, one that computes."""
         if self.device != "auto":
             return torch.device(self.device)
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if _mps_works() else "cpu")
+        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        return torch.device(next((gpu for gpu in there if there[gpu] and _computes(gpu)), "cpu"))
 
     def resolve_precision(self) -> str:
         """The precision that ``precision`` stands for: bf16 only on hardware with instructions for it."""
