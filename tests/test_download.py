@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import socket
+import ssl
 import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -73,11 +74,40 @@ class TestTorchvisionFolder:
         with pytest.raises(OSError, match="cifar-10-batches-py is damaged: delete it"):
             load_dataset("cifar10", batches_py)
 
+    def test_a_file_that_may_not_be_read_is_not_damaged(self, batches_py, monkeypatch):
+        def refuse(*_, **__):
+            raise PermissionError(errno.EACCES, "Permission denied", "data_batch_1")
+
+        monkeypatch.setattr(download, "CIFAR10", refuse)
+        refuse.base_folder, refuse.filename = CIFAR10.base_folder, CIFAR10.filename
+        with pytest.raises(PermissionError, match=r"data_batch_1 may not be read: ask its owner"):
+            load_dataset("cifar10", batches_py)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows itself knows authorities")
+def test_where_python_knows_no_authorities_certifis_are_taken(tmp_path, monkeypatch):
+    """As on a Mac with the Python of python.org, before its "Install Certificates.command" has been run."""
+    taken = []
+    monkeypatch.setattr(download.urllib.request, "install_opener", taken.append)
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "nobody"))
+    (tmp_path / "empty").mkdir()
+    for folder in ("nobody", "empty"):
+        monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / folder))
+        download.trust_known_authorities()
+        https = next(h for h in taken.pop().handlers if isinstance(h, download.urllib.request.HTTPSHandler))
+        assert len(https._context.get_ca_certs()) > 50 and https._context.verify_mode == ssl.CERT_REQUIRED
+    (tmp_path / "mine.pem").touch()
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "mine.pem"))  # a school's own
+    download.trust_known_authorities()
+    assert not taken
+
 
 class TestDownload(TestTorchvisionFolder):
     """The real way of torchvision's download, from a server on this machine that misbehaves first."""
 
     test_it_is_read = test_a_wrong_hash_is_refused = test_where_the_lecture_has_put_it_it_is_read = None
+    test_a_file_that_may_not_be_read_is_not_damaged = None
 
     @pytest.fixture
     def server(self, batches_py, tmp_path_factory, monkeypatch):
@@ -113,13 +143,14 @@ class TestDownload(TestTorchvisionFolder):
             yield Answer
             running.shutdown()
 
-    def test_an_archive_that_somebody_has_brought_needs_no_network(self, server, tmp_path, monkeypatch, capsys):
-        root = tmp_path / "data"
-        root.mkdir()
+    @pytest.mark.parametrize("inner", ["", "cifar10"])  # the latter: where the lecture's code puts it
+    def test_an_archive_that_somebody_has_brought_needs_no_network(self, inner, server, tmp_path, monkeypatch, capsys):
+        root = tmp_path / "data" / inner
+        root.mkdir(parents=True)
         archive = root / CIFAR10.filename
         archive.write_bytes(server.archive)
         monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/nobody-is-there")
-        assert len(load_dataset("cifar10", root).test) == 40
+        assert len(load_dataset("cifar10", tmp_path / "data").test) == 40
         assert f"unpacking {archive}, once" in capsys.readouterr().out
         assert sorted(path.name for path in root.iterdir()) == sorted([CIFAR10.base_folder, CIFAR10.filename])
         shutil.rmtree(root / CIFAR10.base_folder)

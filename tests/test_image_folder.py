@@ -1,15 +1,17 @@
 """CIFAR-10 as class folders of small images: what is read, the cache, and every way in which files can be wrong."""
 
+import errno
 import os
 import shutil
 import stat
-from pathlib import PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.datasets import CIFAR10
 
 from vgg_course import sources
 from vgg_course.data import CIFAR10_CLASSES, load_dataset
@@ -101,9 +103,33 @@ class TestImageFolder:
         with pytest.raises(FileNotFoundError, match=r"test.dog holds no images"):
             load_dataset("cifar10", folder)
 
-    def test_a_folder_without_images(self, tmp_path):
-        (tmp_path / "cifar10").mkdir()
+    @pytest.mark.parametrize("split", ["train", "test"])
+    def test_a_folder_without_images(self, tmp_path, split):
+        (tmp_path / "cifar10" / split).mkdir(parents=True)
         with pytest.raises(FileNotFoundError, match=r"train.airplane is missing"):
+            load_dataset("cifar10", tmp_path)
+
+    def test_an_empty_folder_is_no_cifar10(self, tmp_path, monkeypatch, capsys):
+        """Made by hand, before an archive is unpacked to it: as if it was not there."""
+        (tmp_path / "cifar10").mkdir()
+        monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/nobody-is-there")
+        with pytest.raises(ConnectionError, match="cannot be had"):
+            load_dataset("cifar10", tmp_path)
+        monkeypatch.delenv("VGG_COURSE_DATASET", raising=False)
+        assert load_dataset("auto", tmp_path).name == "digits"
+        assert "no CIFAR-10: http://127.0.0.1:9/nobody-is-there cannot be had" in capsys.readouterr().out
+
+    def test_a_data_folder_of_another_user(self, tmp_path, monkeypatch):
+        """That of a teacher, on a shared server: nothing is damaged, and nothing is to be deleted."""
+        is_dir = Path.is_dir
+
+        def refuse(path):
+            if path.name == sources.BATCHES_FOLDER:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return is_dir(path)
+
+        monkeypatch.setattr(Path, "is_dir", refuse)
+        with pytest.raises(PermissionError, match=r"cifar-10-batches-py may not be read: ask its owner \(chmod"):
             load_dataset("cifar10", tmp_path)
 
     @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", "half"])

@@ -41,9 +41,12 @@ class TestOwnFolder:
         again = load_dataset(tmp_path / "pets", verbose=False)
         assert torch.equal(pets.test.images, again.test.images)
 
-    @pytest.mark.parametrize("name", ["validation", "val", "Valid"])
-    def test_given_splits_are_kept(self, name, tmp_path):
-        for split, count, first in (("train", 3, 0), (name, 1, 10), ("test", 2, 20)):
+    @pytest.mark.parametrize(
+        "names",
+        [("train", "validation", "test"), ("Training", "val", "Testing"), ("training_set", "Valid", "test_set")],
+    )
+    def test_given_splits_are_kept(self, names, tmp_path):
+        for split, count, first in zip(names, (3, 1, 2), (0, 10, 20), strict=True):
             self.write(tmp_path / "pets" / split, count, first=first)
         pets = load_folder(tmp_path / "pets", verbose=False)
         assert self.brightness(pets.train) == sorted(3 * [0, 1, 2])
@@ -247,6 +250,13 @@ class TestOwnFolder:
         with pytest.raises(ValueError, match=r"003.png is no readable image: delete it") as error:
             load_dataset(tmp_path)
         assert "\n" not in str(error.value) and ("8 bits" in str(error.value)) == (content == "16 bits")
+
+    def test_an_image_with_too_many_pixels(self, tmp_path, monkeypatch):
+        """Nothing is wrong with it, so it is not to be deleted."""
+        self.write(tmp_path, 5)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20 * 30 // 2 - 1)  # twice as many are too many
+        with pytest.raises(ValueError, match=r"000\.png has too many pixels: save it smaller \("):
+            load_folder(tmp_path)
 
     def test_images_of_one_colour(self, tmp_path):
         self.write(tmp_path, 5, ["cat", "dog"])

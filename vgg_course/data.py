@@ -167,9 +167,13 @@ def load_dataset(name: str | Path = "auto", root: str | Path = "data", verbose: 
     if wanted == "digits":
         dataset, remark = _digits(), "for CIFAR-10: load_dataset('cifar10')"
     else:
-        root = sources.find_root(root)
         try:
+            root = sources.find_root(root)
             dataset, remark = _cifar10(root, verbose), "for the small offline sample: load_dataset('digits')"
+        except PermissionError as error:
+            if error.filename is None:  # in words of the course
+                raise
+            raise PermissionError(f"{error.filename} may not be read: ask its owner (chmod -R a+rX)") from None
         except ConnectionError as error:
             if wanted == "cifar10":
                 raise

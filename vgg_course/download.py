@@ -1,16 +1,18 @@
-"""CIFAR-10 by way of torchvision: its download, made safe, and reading what it has unpacked."""
+"""CIFAR-10 by way of torchvision: its download, made safe, and reading what it has unpacked. Certificates for that."""
 
 import errno
 import http.client
 import os
 import shutil
 import socket
+import ssl
 import urllib.request
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import certifi  # comes with requests
 import numpy as np
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import check_integrity
@@ -31,6 +33,8 @@ def cifar10(root: Path, verbose: bool) -> list[Pair]:
         _download(root, verbose)
     try:
         pairs = [CIFAR10(root, train=train) for train in (True, False)]
+    except PermissionError:  # nothing is damaged: load_dataset says whom to ask
+        raise
     except (RuntimeError, OSError, EOFError, ValueError) as error:
         raise OSError(f"{folder} is damaged: delete it and load again ({one_line(error)})") from None
     return [(pair.data, np.array(pair.targets)) for pair in pairs]
@@ -46,6 +50,7 @@ def _download(root: Path, verbose: bool) -> None:
         with _socket_timeout(20), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Python 3.14 will", DeprecationWarning)
             if not archive.is_file():
+                trust_known_authorities()
                 urllib.request.urlopen(CIFAR10.url).close()  # an early answer, before any folder is made
             root.mkdir(parents=True, exist_ok=True)
             with _one_at_a_time(root / "cifar10.lock"):
@@ -63,6 +68,18 @@ def _download(root: Path, verbose: bool) -> None:
         if number in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):  # Windows knows no quota
             raise ConnectionError(f"the disk is full: CIFAR-10 needs 350 MB at {root}") from None
         raise ConnectionError(f"{CIFAR10.url} cannot be had ({one_line(error)}): try again, {ways}") from None
+
+
+def trust_known_authorities() -> None:
+    """Where Python knows no authority that vouches for servers, let downloads take certifi's list of them.
+
+    So it is on a Mac with the Python of python.org, until its "Install Certificates.command" has been run.
+    """
+    paths = ssl.get_default_verify_paths()
+    listed = paths.cafile or (paths.capath and os.listdir(paths.capath))
+    if not listed and not ssl.create_default_context().get_ca_certs():  # the latter: from Windows itself
+        context = ssl.create_default_context(cafile=certifi.where())
+        urllib.request.install_opener(urllib.request.build_opener(urllib.request.HTTPSHandler(context=context)))
 
 
 def _download_to(root: Path) -> None:

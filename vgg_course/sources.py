@@ -21,11 +21,16 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-BATCHES_FOLDER = "cifar-10-batches-py"  # CIFAR-10 as its authors pack it, and as torchvision unpacks it
+# CIFAR-10 as its authors pack it, and as torchvision unpacks it:
+ARCHIVE, BATCHES_FOLDER = "cifar-10-python.tar.gz", "cifar-10-batches-py"
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 SPLIT_SEED = 0  # the same validation images for everybody, in every run
 FOLDS = 5  # a folder without splits is dealt into five equal parts: three for training, one each for the other two
-SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "valid", "val"), "test": ("test",)}
+SPLIT_NAMES = {
+    "train": ("train", "training", "train_set", "training_set"),
+    "validation": ("validation", "valid", "val", "validation_set"),
+    "test": ("test", "testing", "test_set"),
+}
 
 
 Pair = tuple[np.ndarray, np.ndarray]  # images and labels of a split
@@ -45,15 +50,17 @@ def digits() -> list[Pair]:
 
 def cifar10(root: Path, verbose: bool) -> list[Pair]:
     """CIFAR-10's training and test images, from where they lie under ``root``, or else downloaded to there."""
-    if not (root / BATCHES_FOLDER).is_dir() and (root / "cifar10" / BATCHES_FOLDER).is_dir():
-        root = root / "cifar10"  # what the lecture's root="./cifar10" has made, moved here
-    folder = next((root / n for n in ("cifar10-images", "cifar10") if (root / n).is_dir()), None)
-    if folder is not None and not (root / BATCHES_FOLDER).is_dir():
-        return _cifar10_folders(folder, CIFAR10_CLASSES, root / "cache", verbose)
+    places = (root, root / "cifar10")  # the second: what the lecture's root="./cifar10" has made, moved here
+    packed = [place for place in places if (place / BATCHES_FOLDER).is_dir()]
+    folders = [root / name for name in ("cifar10-images", "cifar10")]
+    unpacked = [folder for folder in folders if (folder / "train").is_dir() or (folder / "test").is_dir()]
+    if unpacked and not packed:
+        return _cifar10_folders(unpacked[0], CIFAR10_CLASSES, root / "cache", verbose)
+    packed += [place for place in places if (place / ARCHIVE).is_file()]
     # Not at the top: it needs torchvision, whose import takes nearly as long as torch's, and nothing else here does.
     from vgg_course import download
 
-    return download.cifar10(root, verbose)
+    return download.cifar10(packed[0] if packed else root, verbose)
 
 
 def own_folder(folder: Path, side: int) -> tuple[tuple[str, ...], list[Pair], str]:
@@ -264,7 +271,9 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except PermissionError:
         raise PermissionError(f"{path} may not be read: change its permissions") from None
-    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path} has too many pixels: save it smaller ({one_line(error)})") from None
+    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:
         raise ValueError(f"{path} is no readable image: delete it or get it again ({one_line(error)})") from None
 
 

@@ -42,9 +42,8 @@ class _Configurations(dict[str, list[int | str]]):
 
 
 # A number is a 3x3 convolution with that many output channels, 'M' is a 2x2 max pool. A, B, D and E are the columns
-# of table 1 in the paper; 'custom' and 'cifar10' are the lecture's, the latter for 32x32 images;
-# 'quick', 'fast', 'best' and 'wide' are ours for 32x32 images: few channels where the image is large, for there they
-# cost most.
+# of table 1 in the paper; 'custom' and 'cifar10' are the lecture's, the latter for 32x32 images; 'quick', 'fast',
+# 'best' and 'wide' are ours for 32x32 images: few channels where the image is large, for there they cost most.
 cfg: dict[str, list[int | str]] = _Configurations({
     "A": [64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"],
     "B": [64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"],
@@ -289,16 +288,17 @@ def _vgg(name: str, letter: str, batch_norm: bool, pretrained: bool, progress: b
 
 def _download(url: str, progress: bool) -> dict[str, torch.Tensor]:
     """The weights at ``url``, from torch.hub's cache or the network, never without a look at their hash."""
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    file = folder / url.rsplit("/", 1)[1]
-    by_hand = f"download {url} with a browser and put the file into {folder}"
+    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    by_hand = f"download {url} with a browser and put the file into {file.parent}"
     if file.exists():  # torch.hub checks what it downloads, but not what is there already
         with open(file, "rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        wanted = re.search(r"-([0-9a-f]+)\.", file.name)
-        if wanted and not digest.startswith(wanted[1]):
+        if (wanted := re.search(r"-([0-9a-f]+)\.", file.name)) and not digest.startswith(wanted[1]):
             raise OSError(f"{file} is damaged or cut short (its hash does not fit its name): delete it, then {by_hand}")
     try:
+        from vgg_course.download import trust_known_authorities  # not at the top: it needs torchvision
+
+        trust_known_authorities()
         return torch.hub.load_state_dict_from_url(
             url, progress=progress, map_location="cpu", check_hash=True, weights_only=True
         )
