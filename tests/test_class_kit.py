@@ -22,8 +22,9 @@ OWN = ("notebooks/runs/1.pt", "notebooks/photos/me.jpg", "notebooks/cifar10/1.bi
 def kit(tmp_path_factory) -> Path:
     """A kit without packages, made from a copy of the project with one image as its data, and unpacked."""
     folder = tmp_path_factory.mktemp("project")
+    left_out = shutil.ignore_patterns("runs", "data", "photos", "cifar10", ".ipynb_checkpoints")
     for name in ("tools", "notebooks", "docs"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("runs", "data", ".ipynb_checkpoints"))
+        shutil.copytree(ROOT / name, folder / name, ignore=left_out)
     for name in ("LICENSE", "GLOSSARY.md", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "data" / "runs", folder / "data" / "runs")
@@ -39,7 +40,8 @@ def kit(tmp_path_factory) -> Path:
     with zipfile.ZipFile(archive) as opened:
         opened.extractall(folder / "the class")  # a path with a blank
     (unpacked,) = (folder / "the class").iterdir()
-    assert unpacked.name == archive.stem
+    # Windows' own Extract All makes a folder of the archive's name around it, and takes no path above 260 characters.
+    assert unpacked.name.startswith("vgg-python3.") and len(archive.stem + unpacked.name) < 60
     return unpacked
 
 
@@ -142,6 +144,42 @@ def test_the_installer_uses_nothing_but_the_kit(kit):
     )
     assert where.stdout.startswith(str(kit / ".venv"))
     assert (kit / ".venv" / "share" / "vgg_course" / "visdom-1" / "index.html").exists()
+
+
+def installer(monkeypatch, folder: str):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    tool = importlib.import_module("class_kit_install")
+    monkeypatch.setattr(tool, "KIT", Path(folder))
+    return tool
+
+
+def test_a_folder_that_is_too_deep_for_windows(monkeypatch):
+    tool = installer(monkeypatch, f"/Users/{90 * 'x'}/vgg-python{sys.version_info.major}.{sys.version_info.minor}")
+    refused = pytest.raises(SystemExit, match=r"Windows takes no path as long as those in .*: move it to C:\\vgg, say")
+    with refused, monkeypatch.context() as on_windows:
+        on_windows.setattr(os, "name", "nt")
+        tool.main()
+
+
+def test_pips_hint_is_shown(monkeypatch):
+    """That Windows knows long paths, for one: pip's error alone says that a file is not there."""
+    tool = installer(monkeypatch, "/kit")
+    said = (
+        "ERROR: Could not install packages due to an OSError\nHINT: Windows Long Path support\n\n[notice] a new pip\n"
+    )
+    answers = [subprocess.CompletedProcess([], 0, "", ""), subprocess.CompletedProcess([], 1, "", said)]
+    monkeypatch.setattr(tool.subprocess, "run", lambda *_, **__: answers.pop(0))
+    with pytest.raises(SystemExit, match=r"install: ERROR: Could .*\nHINT: Windows Long Path support$"):
+        tool.main()
+
+
+def test_an_empty_folder_is_no_data(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    tool = importlib.import_module("class_kit")
+    (tmp_path / "cifar10").mkdir()
+    assert not tool.holds(tmp_path / "cifar10") and not tool.holds(tmp_path / "none")
+    (tmp_path / "cifar10" / "cifar-10-python.tar.gz").touch()
+    assert tool.holds(tmp_path / "cifar10") and tool.holds(tmp_path / "cifar10" / "cifar-10-python.tar.gz")
 
 
 @pytest.mark.parametrize("again", ["", " 2"])  # macOS unpacks a second time beside the first

@@ -40,6 +40,8 @@ class TestEnvironmentScript:
             ("ERROR: Could not find a version that satisfies it", "take another Python, such as make PYTHON="),
             ("ERROR: something new", "ERROR: something new"),
             ("ProxyError: Cannot connect to proxy", "check HTTPS_PROXY"),
+            ("HINT: Windows Long Path support is not enabled", "too long for Windows: move the project to a short one"),
+            ("error: The filename is too long. (os error 206)", "too long for Windows: move the project to a short"),
             ("ReadTimeoutError: Read timed out", "the network broke off: try again"),
             ("error: the build failed\nhint: See above", "error: the build failed"),
             ("python: No module named pip", "is not complete: delete it and try again"),

@@ -46,10 +46,10 @@ def main() -> None:
     options = parser.parse_args()
     system = f"{platform.system()} {platform.machine()}"
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    name = f"vgg_course-class-kit-{system.lower().replace(' ', '-')}-python{python}"
-    data = None if options.no_data else next((ROOT / "data" / d for d in DATA if (ROOT / "data" / d).exists()), None)
+    archive = options.output / f"vgg_course-kit-{system.lower().replace(' ', '-')}-python{python}.zip"
+    name = f"vgg-python{python}"  # short: Windows takes paths of 260 characters, and unpacks into a folder of its own
+    data = None if options.no_data else next((place for d in DATA if holds(place := ROOT / "data" / d)), None)
     options.output.mkdir(parents=True, exist_ok=True)
-    archive = options.output / f"{name}.zip"
     with tempfile.TemporaryDirectory(dir=options.output) as folder:  # on the disk that has to hold it anyway
         wheels = Path(folder) / "wheels"
         if not options.no_wheels:
@@ -72,6 +72,11 @@ def main() -> None:
                 add_folder(kit, data, f"{name}/data/{data.name}")
         unfinished.replace(archive)
     print(f"{archive}: {archive.stat().st_size / 1e6:,.0f} MB, {'with' if data else 'without'} CIFAR-10")
+
+
+def holds(place: Path) -> bool:
+    """Whether there is data in it: an empty folder is none."""
+    return place.is_file() or (place.is_dir() and any(place.iterdir()))
 
 
 def collect_wheels(folder: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 KIT = Path(__file__).resolve().parent
 VENV = KIT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+LONGEST = 90  # characters of KIT on Windows: the packages have paths of up to 160 more, and 260 is the end
 
 
 def main() -> None:
@@ -19,6 +20,8 @@ def main() -> None:
     if found and found[1] != here:
         right = f"py -{found[1]}" if os.name == "nt" else f"python{found[1]}"
         raise SystemExit(f"install: this kit is for Python {found[1]}, but this is Python {here}: {right} install.py")
+    if os.name == "nt" and len(str(KIT)) > LONGEST:
+        raise SystemExit(f"install: Windows takes no path as long as those in {KIT} would be: move it to C:\\vgg, say")
     print(f"making {VENV}", flush=True)
     made = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True, text=True)
     if made.returncode:
@@ -29,8 +32,8 @@ def main() -> None:
     pip = [str(BIN / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     done = subprocess.run([*pip, "vgg_course[lab]"], env=offline, capture_output=True, text=True)
     if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr[-300:]]
-        raise SystemExit(f"install: {errors[-1]}")
+        told = [line for line in done.stderr.splitlines() if line.startswith(("ERROR", "HINT"))] or [done.stderr[-300:]]
+        raise SystemExit("install: " + "\n".join(told))
     if (KIT / "visdom_page").is_dir():  # the files of the live plot's page
         shutil.copytree(KIT / "visdom_page", VENV / "share" / "vgg_course", dirs_exist_ok=True)
     print("done. Start with:")

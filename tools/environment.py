@@ -52,6 +52,8 @@ CAUSES = {
     "Failed to resolve": "no package index can be reached: get a network, or set PIP_INDEX_URL",
     "Could not find a version": f"the package index has no fitting package for the Python of {VENV}: delete that "
     "folder, then take another Python, such as make PYTHON=python3.12 lab",
+    "Long Path": f"the path of {ROOT} is too long for Windows: move the project to a short one, such as C:\\vgg",
+    "os error 206": f"the path of {ROOT} is too long for Windows: move the project to a short one, such as C:\\vgg",
     "ProxyError": "the proxy refuses: check HTTPS_PROXY",
     "ReadTimeoutError": "the package index is too slow or the network broke off: try again",
     "No module named pip": f"{VENV} is not complete: delete it and try again",
