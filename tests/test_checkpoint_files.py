@@ -31,6 +31,21 @@ def file(tmp_path):
     return tmp_path / "runs" / "a run.pt"
 
 
+def test_a_folder_that_may_not_be_looked_into(monkeypatch, tmp_path, capsys):
+    """Another user's, on a shared server: the training does without, as in a folder that takes no file."""
+    is_dir = Path.is_dir
+
+    def refuse(path):
+        if path.name == "a.pt":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    model, data = build()
+    fit(model, data, replace(RECIPE, epochs=1), checkpoint=tmp_path / "a.pt", progress=False)
+    assert "no checkpoint can be written" in capsys.readouterr().out and not list(tmp_path.iterdir())
+
+
 class Malice:
     def __reduce__(self):
         return (os.mkdir, ("malice",))

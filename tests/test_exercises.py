@@ -182,6 +182,12 @@ def test_logits_may_come_from_a_device(capsys):
     assert said(capsys, "6.6", answer.as_subclass(OnDevice), **given).startswith("6.6 ✓ Right. ")
 
 
+@pytest.mark.parametrize("answer", [torch.eye(3) > 0, torch.eye(3).long(), torch.eye(3).to(torch.complex64)])
+def test_what_are_no_logits(answer, capsys):
+    words = said(capsys, "6.6", answer, labels=torch.arange(3), bar=1.0)
+    assert words.startswith("6.6 ✗") and "logits are fractions, not torch." in words
+
+
 @pytest.mark.parametrize("left", ['{"digits": [[0.8, ', "\xff", "[]"])
 def test_a_leaderboard_that_was_cut_off_begins_anew(left, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

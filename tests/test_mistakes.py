@@ -278,6 +278,7 @@ CASES = {
         (lambda: speed.whiten(nn.Conv2d(3, 3, 2), TRAIN), ValueError, "it has 3"),
         (lambda: speed.whiten(nn.Conv2d(1, 4, 2), TRAIN), ValueError, "3 channels"),
         (lambda: speed.whiten(nn.Conv2d(3, 4, 2), TRAIN, count=0), ValueError, "count is 0"),
+        (lambda: speed.whiten(nn.Conv2d(3, 4, 2), DIGITS), TypeError, "such as data.train, not Dataset"),
         (lambda: speed.Muon([]), ValueError, "frozen"),
         (lambda: speed.smaller(IMAGES, 0), ValueError, "part is 0"),
         (lambda: speed.smaller(IMAGES, -1), ValueError, "part is -1"),

@@ -79,6 +79,19 @@ class TestImageGrid:
         figure = plots.image_grid(pixels, predicted=[0, 1, 2, 0, 1])
         assert figure.axes[2].get_xlabel() == "2"
 
+    def test_names_that_are_no_formulas(self, pixels):
+        """Between two dollar signs matplotlib reads one, and this one has a mistake."""
+        names = ("5$_$", "$", "a$b$")
+        grid = plots.image_grid(pixels, names, [0, 1, 2, 0, 1], [1, 1, 2, 2, 0])
+        for figure in (grid, plots.confusion(np.eye(3), names), plots.curves({names[0]: TestCurves.history})):
+            figure.canvas.draw()
+
+    def test_names_in_other_scripts(self, pixels, monkeypatch):
+        """Where a font for them is installed, it is asked after matplotlib's own."""
+        monkeypatch.setattr(plots.fontManager, "get_font_names", lambda: ["DejaVu Serif", "NanumGothic", "Arial"])
+        label = plots.image_grid(pixels, ("고양이", "개", "c"), [0, 1, 2, 0, 1]).axes[0].xaxis.label
+        assert label.get_fontfamily() == ["sans-serif", "NanumGothic"] and label.get_text() == "고양이"
+
     def test_images_alone(self, pixels):
         assert plots.image_grid(pixels).axes[0].get_xlabel() == ""
 

@@ -164,6 +164,8 @@ def test_where_the_results_go_is_settled_before_the_training(tiny, monkeypatch, 
             with pytest.raises(SystemExit, match="1"):
                 main(["tiny", "--dataset", "digits", option, str(tiny)])
             assert f"{tiny} is a folder: give the name of a file in it" in capsys.readouterr().err
+        with pytest.raises(SystemExit, match="1"):
+            main(["tiny", "--dataset", "digits", "--record", str(tiny / (300 * "x"))])
         if sys.platform == "linux":  # a folder that is there, and takes no file
             with pytest.raises(SystemExit, match="1"):
                 main(["tiny", "--dataset", "digits", "--record", "/proc/x.json"])

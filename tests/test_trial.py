@@ -49,6 +49,18 @@ def test_a_last_batch_of_one_image_for_a_process(monkeypatch):
         fit(net(*["M"] * 5, 4), first(67), replace(PLAIN, batch_size=32), progress=False)
 
 
+def test_a_network_with_more_answers_while_it_trains():
+    """As torchvision's GoogLeNet has: in eval() it gives logits, so that only the first step can tell."""
+
+    class Two(nn.Sequential):
+        def forward(self, images):
+            logits = super().forward(images)
+            return (logits, logits) if self.training else logits
+
+    with pytest.raises(TypeError, match=r"in train\(\) the model gives a tuple, not logits: .* aux_logits=False"):
+        fit(Two(nn.Flatten(), nn.Linear(3072, 10)), first(16), PLAIN, progress=False)
+
+
 def test_a_run_that_breaks_in_its_last_step_is_right_nowhere():
     """The loss of that step was still a number; what the step has made of the weights shows in the validation."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))

@@ -173,14 +173,16 @@ class Checkpoint:
         self.lock: FileLock | None = None
         if self.file is None:
             return
-        if self.file.is_dir():
-            raise IsADirectoryError(f"the checkpoint {self.file} is a folder: give the name of a file in it")
         self.data, self.network = fingerprint(data), describe(cast(nn.Module, parts["model"]))
         self.scale = {"mean of the images": tuple(data.train.mean), "std of the images": tuple(data.train.std)}
         try:
+            if self.file.is_dir():
+                raise IsADirectoryError(f"the checkpoint {self.file} is a folder: give the name of a file in it")
             if not self.file.parent.is_dir():  # on Colab, perhaps, a Drive that was not mounted
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 print(f"a new folder for the checkpoint, so this run begins anew: {self.file.parent.resolve()}")
+        except IsADirectoryError:
+            raise
         except (FileExistsError, NotADirectoryError):
             raise NotADirectoryError(f"{self.file.parent} is a file, so {self.file} cannot be in it") from None
         except OSError as error:

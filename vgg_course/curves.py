@@ -184,6 +184,11 @@ def picture_window(title: str, figure: Figure) -> dict[str, Any]:
     return {"data": [{"type": "image", "content": {"src": source}}], "opts": {"title": title, **size}}
 
 
+def as_text(name: str) -> str:
+    """A name that matplotlib shows as it is: between two dollar signs it would see a formula."""
+    return name.replace("$", r"\$")
+
+
 def png(figure: Figure, dpi: int = 90) -> bytes:
     """A matplotlib figure as a PNG file."""
     file = io.BytesIO()
@@ -209,9 +214,8 @@ def picture(windows: Mapping[str, tuple[str, list[dict[str, Any]]]]) -> bytes:
             values = [float("nan") if value is None else value for value in line["y"]]
             style = {"color": line["color"], "linewidth": line["width"], "linestyle": ":" if line["dash"] else "-"}
             marker = ("s" if "validation" in line["name"] else "o") if len(values) <= 60 else None
-            name = line["name"].replace("$", r"\$")
-            axis.plot(line["x"], values, marker=marker, markersize=4, label=name, **style)
-        axis.set(xlabel=x, ylabel=title.replace("$", r"\$"))
+            axis.plot(line["x"], values, marker=marker, markersize=4, label=as_text(line["name"]), **style)
+        axis.set(xlabel=x, ylabel=as_text(title))
         axis.grid(color="#e5e5e5")
         axis.spines[["top", "right"]].set_visible(False)
         if len(lines) > 1:

@@ -13,12 +13,21 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
+
+from vgg_course.curves import as_text
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
 COLORS = (BLUE, ORANGE, GREEN, PINK, SKY, RED)
 MARKS = (("o", "s"), ("^", "D"), ("v", "P"), ("p", "X"))  # of training and validation, for one run after the other
 STYLES = ("-", "--", ":", "-.")
 WIDTH = 7.0  # inches; at 100 dots an inch, a figure reads well in a column of 700 pixels
+
+# The letters of other scripts, which matplotlib's own font lacks, come from one of these where it is installed.
+SCRIPTS = (
+    *("Malgun Gothic", "Microsoft YaHei", "Yu Gothic", "Apple SD Gothic Neo", "Hiragino Sans", "PingFang SC"),
+    *("Noto Sans CJK JP", "NanumGothic", "WenQuanYi Zen Hei"),
+)
 
 Array = torch.Tensor | np.ndarray
 
@@ -93,7 +102,8 @@ def image_grid(
         axis.spines[:].set_visible(False)
     for axis, image, (caption, right) in zip(axes.flat, pixels, captions, strict=False):
         axis.imshow(image)
-        axis.set_xlabel(caption, fontsize=size, color={True: BLUE, False: RED, None: "black"}[right])
+        color = {True: BLUE, False: RED, None: "black"}[right]
+        axis.set_xlabel(caption, fontsize=size, color=color, fontfamily=fonts())
         if right is False:
             axis.spines[:].set(visible=True, color=RED, linewidth=2)
     return figure
@@ -117,7 +127,13 @@ def _name(label: SupportsInt, classes: Sequence[str] | None) -> str:
         return str(int(label))
     if not 0 <= int(label) < len(classes):
         raise ValueError(f"there is no class {int(label)}: the {len(classes)} names count from 0")
-    return str(classes[int(label)])
+    return as_text(str(classes[int(label)]))
+
+
+def fonts() -> list[str]:
+    """Families of fonts for the names of classes: matplotlib goes on to the next where one lacks a letter."""
+    installed = fontManager.get_font_names()
+    return ["sans-serif", *(name for name in SCRIPTS if name in installed)]
 
 
 def curves(runs: Mapping[str, object] | object) -> Figure:
@@ -137,6 +153,7 @@ def curves(runs: Mapping[str, object] | object) -> Figure:
         batch_loss, epochs = np.asarray(values["batch_loss"]), len(values["train_loss"])
         per_epoch = values.get("steps_per_epoch") or len(batch_loss) / max(1, epochs)  # older records have whole epochs
         position = (np.arange(len(batch_loss)) + 1) / per_epoch
+        name = as_text(str(name))
         ends, label = np.arange(1, epochs + 1), f"{name}: " if name else ""
         loss.plot(position, batch_loss, color=color, alpha=0.35, linewidth=0.8)
         loss.plot(ends, values["train_loss"], f"{mark}-", color=color, markersize=4, label=f"{label}training")
@@ -166,8 +183,9 @@ def confusion(matrix: Array, classes: Sequence[str]) -> Figure:
         if percent[row, column] > 0.5:  # 0.5 would be rounded to 0
             color = "white" if percent[row, column] > 55 else "black"
             axis.text(column, row, f"{percent[row, column]:.0f}", ha="center", va="center", color=color, fontsize=9)
-    axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-    axis.set_yticks(range(len(classes)), classes)
+    names = [as_text(str(name)) for name in classes]
+    axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontfamily=fonts())
+    axis.set_yticks(range(len(names)), names, fontfamily=fonts())
     axis.set(xlabel="predicted", ylabel="true")
     figure.colorbar(picture, label="% of the true class", shrink=0.85)
     return figure

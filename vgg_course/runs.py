@@ -240,9 +240,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     changes = {k: getattr(options, k) for k in ("epochs", "seed") if getattr(options, k) is not None}
     file = options.record or RECORDS / f"{options.name}.json"
     checkpoint = RECORDS / f"{options.name}.checkpoint"
-    if file.is_file() or not file.exists():  # beside the record, so that several can go on side by side; not /dev/null
-        checkpoint = file.with_name(f"{file.name.removesuffix('.json')}.checkpoint")
     try:
+        if file.is_file() or not file.exists():  # beside the record, for several side by side; not beside /dev/null
+            checkpoint = file.with_name(f"{file.name.removesuffix('.json')}.checkpoint")
         changes |= dict(map(_setting, options.set))
         for result in filter(None, (file, options.weights)):
             if result.is_dir():  # what is wrong with it is told before the training

@@ -30,8 +30,13 @@ def patch_filters(images: torch.Tensor, size: int, floor: float = 5e-4) -> torch
     in which there is hardly anything but noise are not blown up. Source: Coates and Ng, 2012, "Learning feature
     representations with k-means"; as a frozen first layer: Page, 2019, "How to train your ResNet 8: Bag of tricks".
     """
-    patches = functional.unfold(images, size).transpose(1, 2).flatten(0, 1)  # (patches, 3 * size**2)
-    covariance = patches.T @ patches / len(patches)  # the mean of normalised images is near 0: it is left out
+    covariance, count = torch.zeros((), device=images.device), 0
+    # Large images not all at once: their patches, size**2 times as many numbers, would fill the memory.
+    for part in images.split(max(1, 500 * 32**2 // images[0, 0].numel())):
+        patches = functional.unfold(part, size).transpose(1, 2).flatten(0, 1)  # (patches, 3 * size**2)
+        covariance = covariance + patches.T @ patches
+        count += len(patches)
+    covariance = covariance / count  # the mean of normalised images is near 0: it is left out
     variances, directions = torch.linalg.eigh(covariance.cpu().double())  # ascending; directions are columns
     filters: torch.Tensor = directions / (variances + floor).sqrt()
     return filters.T.flip(0).reshape(-1, images.shape[1], size, size).float()
@@ -46,8 +51,10 @@ def whiten(model: nn.Module, split: Images, count: int = 500) -> None:
     pass then, and that is where the images are largest. Make the layers with ``patch=2`` or ``3``: no padding, whose
     zeros are in no patch, and no norm, as the outputs have variance 1 already. ``count``: so many images of ``split``,
     the first ones, are looked at; those of a folder are all of its first classes. Raises ``ValueError`` for a first
-    layer without 3 channels or with too many filters, and for no images.
+    layer without 3 channels or with too many filters, and for no images, ``TypeError`` for what is no split.
     """
+    if not isinstance(split, Images):
+        raise TypeError(f"whiten takes a split, such as data.train, not {type(split).__name__}")
     first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     if first is None or first.in_channels != 3:
         raise ValueError(f"whiten needs a first convolution of 3 channels, and the first one here is {first}")

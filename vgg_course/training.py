@@ -147,6 +147,9 @@ class _Learner:
             images = smaller(images)
         with autocast(self.device, self.precision):
             logits = self.network(images)  # (B, classes)
+        if not isinstance(logits, torch.Tensor):  # torchvision's GoogLeNet and Inception, and only while they train
+            given = type(logits).__name__
+            raise TypeError(f"fit: in train() the model gives a {given}, not logits: build it with aux_logits=False")
         loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
         loss = loss * self.team.weight(len(labels), whole)
         self.optimizer.zero_grad()

@@ -85,6 +85,8 @@ def standard_error(answer: Any) -> str:
 @exercise("6.6", "a tensor (N, classes), the logits for the test images", torch.Tensor)
 def few_images(answer: Any, labels: Any = None, bar: float = 0.0) -> str:
     answer = answer.detach().cpu()  # it may come from a GPU
+    if not answer.is_floating_point():
+        raise Wrong(f"logits are fractions, not {answer.dtype}: what the network gives, before any argmax.")
     if answer.dim() != 2 or len(answer) != len(labels) or answer.shape[1] <= labels.max():
         raise Wrong(f"logits have a row for each of the {len(labels)} images, a column for each class.")
     if not answer.isfinite().all():
