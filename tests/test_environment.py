@@ -191,6 +191,7 @@ class TestEnvironmentScript:
             start_new_session=True,
         )
         while not (copy / ".venv" / "bin" / "python").exists():
+            assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGINT)
         assert "the same command goes on from here" in process.communicate(timeout=60)[1]

@@ -332,7 +332,7 @@ class TestTheMachine:
             "from test_training import train_a_little\n"
             "if __name__ == '__main__':\n"
             "    worker = multiprocessing.get_context(sys.argv[1]).Process(target=train_a_little)\n"
-            "    worker.start(); worker.join(120); sys.exit(worker.exitcode)\n"
+            "    worker.start(); worker.join(120); sys.exit(worker.exitcode != 0)\n"
         )
         places = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
         script = Path(tempfile.mkdtemp()) / "script.py"

@@ -3,13 +3,15 @@
 import json
 
 CELL = """
-import math, time
+import math, os, time
 from vgg_course.tracking import LossTracker
 
 with LossTracker("quick") as tracker:
-    for step in range(750):
+    for step in range(6000):
+        if os.path.exists("seen"):
+            break
         loss = 2.3 * math.exp(-step / 300) + 0.1 * math.sin(step)
-        tracker(step, {"loss": loss, "learning_rate": 1e-3 * (750 - step)})
+        tracker(step, {"loss": loss, "learning_rate": 1e-3 * (6000 - step)})
         if step % 75 == 74:
             values = {"train_loss": 2.3 * math.exp(-step / 300), "validation_loss": 2.4 * math.exp(-step / 350)}
             tracker(step, {"epoch": step // 75 + 1, **values, "validation_accuracy": 1 - math.exp(-step / 300)})
@@ -31,6 +33,7 @@ def test_the_plot_grows_while_the_cell_runs(lab, open_notebook, screenshots):
     opened = open_notebook("throw_away.ipynb")
     opened.run_all()
     assert len(opened.plot_grows()) == 3
+    (lab.folder / "seen").touch()  # the cell runs until then
     opened.page.screenshot(path=screenshots / "live.png")
     opened.wait_until_done(60)
     opened.page.wait_for_timeout(500)

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from drawn import PATIENCE
 
 pytest.importorskip("myst_nb", reason="the site's packages are not installed: pip install -e .[site]")
 
@@ -46,14 +47,16 @@ def folder(tmp_path_factory) -> Path:
     """The site, built without a warning (one would fail the build)."""
     target = tmp_path_factory.mktemp("site")
     environment, work = {**os.environ, "PYTHONPATH": str(ROOT)}, []
-    for command in (["-c", "import torch"], [ROOT / "tools" / "build_site.py", target]):
+    torch = ["-c", "import torch"]
+    for command in (torch, [ROOT / "tools" / "build_site.py", target], torch):
         before = os.times()
         done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=300, env=environment)
         assert done.returncode == 0, done.stdout + done.stderr
         after = os.times()
         work.append(after.children_user + after.children_system - before.children_user - before.children_system)
-    # Work, not time: against what the import of torch costs on the same machine, where 8 to 10 times as much were seen.
-    assert work[1] < 12 * work[0], work
+    # Work, not time: against what the import of torch costs on the same machine, before and after, where 8 to 10 times
+    # as much were seen. (Windows does not tell: 0 each.)
+    assert work[1] <= 12 * (work[0] + work[2]) / 2, work
     return target / "html"
 
 
@@ -86,6 +89,7 @@ def open_page(browser, url):
     def open_it(width: int):
         size, clipboard = {"width": width, "height": 900}, ["clipboard-read", "clipboard-write"]
         contexts.append(browser.new_context(viewport=size, base_url=url, permissions=clipboard))
+        contexts[-1].set_default_timeout(PATIENCE)
         page = contexts[-1].new_page()
         page.trouble = []
         page.on("pageerror", lambda error: page.trouble.append(str(error)))
@@ -240,7 +244,7 @@ def test_a_visit(open_page, width, screenshots):
     page = open_page(width)
     page.goto("")
     page.get_by_role("main").get_by_role("link", name="01 Layers").first.click()
-    assert page.url.endswith("notebooks/01_layers.html")
+    page.wait_for_url("**/notebooks/01_layers.html")  # also for its scripts
     solution = page.locator("details").first
     assert not solution.locator(".highlight").first.is_visible()
     solution.locator("summary").click()
@@ -262,10 +266,8 @@ def test_a_visit(open_page, width, screenshots):
         page.wait_for_timeout(500)  # the navigation slides in
     page.get_by_placeholder("Search").fill("receptive field")
     page.get_by_placeholder("Search").press("Enter")
-    page.locator("#search-results li a").first.wait_for()
+    page.locator("#search-results li a", has_text="02 VGG from cfg").first.wait_for()  # they come one after the other
     page.screenshot(path=screenshots / f"site search {width}.png")
-    found = page.locator("#search-results").inner_text()
-    assert "02 VGG from cfg" in found
     page.locator("#search-results li a", has_text="02 VGG from cfg").first.click()
     assert "notebooks/02_vgg_from_cfg.html" in page.url
     assert page.locator("span.highlighted").count() or "receptive field" in page.locator("article").inner_text()

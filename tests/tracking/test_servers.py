@@ -100,15 +100,21 @@ def test_another_program_at_the_port(visdom_at, alone, capsys, tmp_path):
 
 @needs_page
 @pytest.mark.parametrize("mode", ["silent", "500", "html", "half json", "closes", "trickles"])
-def test_a_server_that_goes_bad_in_the_middle(mode, visdom, visdom_at, alone, capsys, impatient):
+def test_a_server_that_goes_bad_in_the_middle(mode, visdom, visdom_at, alone, capsys, monkeypatch):
     door = Door(visdom.port, "open")
+
+    def go_bad(impatient) -> None:
+        impatient.setattr(live_page, "TIMEOUT", (0.5, 0.5))  # from now on: a slow machine keeps a good server
+        door.mode = mode
+
     try:
         visdom_at(door.port)
         tracker = LossTracker("bad")
-        run = train(tracker, {10: lambda: setattr(door, "mode", mode)}, pause=0.02)
-        check_same(run, alone)
-        if mode != "trickles":  # which holds on for longer than a test should
-            eventually(lambda: tracker._lost)
+        with monkeypatch.context() as impatient:
+            run = train(tracker, {10: lambda: go_bad(impatient)}, pause=0.02)
+            check_same(run, alone)
+            if mode != "trickles":  # which holds on for longer than a test should
+                eventually(lambda: tracker._lost)
         door.mode = "open"
         door.released.set()
         check_drawn(visdom, tracker, run[0])
@@ -178,11 +184,13 @@ def test_a_server_that_is_replaced_while_nothing_is_sent(mortal, alone):
 
 @posix
 @needs_page
-def test_a_server_that_is_stopped_and_goes_on(mortal, alone, capsys, impatient):
+def test_a_server_that_is_stopped_and_goes_on(mortal, alone, capsys, monkeypatch):
     tracker = LossTracker("stopped")
-    run = train(tracker, {10: lambda: mortal.process.send_signal(signal.SIGSTOP)}, pause=0.02)
-    check_same(run, alone)
-    eventually(lambda: tracker._lost)
+    with monkeypatch.context() as impatient:
+        run = train(tracker, {10: lambda: mortal.process.send_signal(signal.SIGSTOP)}, pause=0.02)
+        impatient.setattr(live_page, "TIMEOUT", (0.5, 0.5))
+        check_same(run, alone)
+        eventually(lambda: tracker._lost)
     mortal.process.send_signal(signal.SIGCONT)
     check_drawn(mortal, tracker, run[0])
 
