@@ -186,11 +186,11 @@ def load_dataset(name: str | Path = "auto", root: str | Path = "data", verbose: 
 def load_folder(folder: str | Path, side: int = 32, verbose: bool = True) -> Dataset:
     """Load your own images: ``folder/<class>/*.jpg`` (or png, bmp, webp, gif, tif), or ``folder/train/<class>/*.jpg``.
 
-    The classes are the folders in it, sorted by name. A split that has no folder (``train``, ``validation``, ``test``)
-    is taken from the images for training: a fifth of each class, the same ones each time. Each image becomes a square
-    of ``side`` pixels, RGB: upright as the camera held it, the middle cut out, then resized. ``mean`` and ``std`` are
-    those of the training images. Hidden files are left out, and a line says what else is not read. A relative folder
-    is also looked for one level up.
+    The classes are the folders in it, sorted by name. A split that has no folder (``train``, ``validation``, ``test``;
+    ``Training``, ``val``, ``Testing`` and their like do as well) is taken from the images for training: a fifth of
+    each class, the same ones each time. Each image becomes a square of ``side`` pixels, RGB: upright as the camera held
+    it, the middle cut out, then resized. ``mean`` and ``std`` are those of the training images. Hidden files are left
+    out, and a line says what else is not read. A relative folder is also looked for one level up.
 
     Raises ``FileNotFoundError`` for a folder that is not there, another ``OSError`` for what may not be read or is a
     file, ``ValueError`` for fewer than two classes, too few images in a class, a damaged image, a channel that is the
