@@ -42,13 +42,15 @@ VARIANTS = {  # name -> (batch norm, what else the recipe changes)
 
 
 def measure(batch_norm: bool, recipe: Recipe, data: Dataset) -> dict[str, float | list[float]]:
-    """One run: the losses of each epoch, and at its end the accuracies (0 to 1) on training and test images."""
+    """One run: losses and validation accuracy of each epoch, and at its end the accuracies (0 to 1) on all splits."""
     torch.manual_seed(recipe.seed)
     model = VGG(make_layers(CFG, batch_norm=batch_norm), len(data.classes), global_pool=True, hidden=())
     history = fit(model, data, recipe, progress=False)
     scores = {split: accuracy(predict(model, getattr(data, split)), getattr(data, split).labels) for split in SPLITS}
-    losses = {name: [round(v, 4) for v in getattr(history, name)] for name in ("train_loss", "validation_loss")}
-    return {f"{split}_accuracy": round(score, 4) for split, score in scores.items()} | losses
+    curves = {"validation_accuracy_by_epoch": history.validation_accuracy}
+    curves |= {name: getattr(history, name) for name in ("train_loss", "validation_loss")}
+    ends = {f"{split}_accuracy": round(score, 4) for split, score in scores.items()}
+    return ends | {name: [round(value, 4) for value in values] for name, values in curves.items()}
 
 
 def main() -> None:

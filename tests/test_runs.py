@@ -298,7 +298,8 @@ def test_the_comparisons_for_notebook_03():
     for variant in record["variants"].values():
         assert len(variant) == len(record["seeds"]) == 3
         for run in variant:
-            assert len(run["train_loss"]) == len(run["validation_loss"]) == record["recipe"]["epochs"]
+            by_epoch = (run[name] for name in ("train_loss", "validation_loss", "validation_accuracy_by_epoch"))
+            assert {len(values) for values in by_epoch} == {record["recipe"]["epochs"]}
             assert 0.1 < run["test_accuracy"] < run["train_accuracy"] <= 1
     record = load_record("eight_curves")
     assert list(record["curves"]) == list("abcdefgh")
