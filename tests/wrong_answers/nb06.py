@@ -18,7 +18,7 @@ WRONG = {
     ],
     "6.5": [(0.0064, "square root"), (8, "percent"), (0.4, "one image"), (0.5, "p is the part")],
     "6.6": [
-        (torch.zeros(120, 10), "earlier cut", LABELS),
+        (torch.zeros(120, 10), "the best cut reached", LABELS),
         (torch.zeros(10), "a row for each", LABELS),
         (torch.full((120, 10), float("nan")), "not finite", LABELS),
         (RIGHT, "seen the test images", LABELS),
