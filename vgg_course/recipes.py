@@ -30,7 +30,7 @@ def _computes(device: str) -> bool:
         return torch.ones(2, device=device).sum().item() == 2
     except (RuntimeError, AssertionError) as error:  # the latter: PyTorch was built without CUDA
         if device == "cuda":
-            why = str(error).splitlines()[0]
+            why = str(error).partition("\n")[0]
             print(f"the GPU is not used, for it does not compute ({why}): README.md, GPU, says what helps an old card")
         return False
 
