@@ -96,6 +96,6 @@ def few_images(answer: Any, labels: Any = None, bar: float = 0.0) -> str:
         raise Wrong("all of them right, from so few images? Has the network seen the test images?")
     if score <= bar and score < 1:
         raise Wrong(
-            f"{score:.1%} are right; the best cut reached {bar:.1%} on the validation images. Try two networks together."
+            f"{score:.1%} are right; the best cut reached {bar:.1%} on the validation images. Try two networks in one."
         )
     return f"{score:.1%} of the test images, from so few. Can you still find a better way?"
