@@ -10,6 +10,7 @@ import socket
 import ssl
 import tarfile
 import threading
+import urllib.request
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import ClassVar
 
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from torchvision import datasets
 from torchvision.datasets import CIFAR10
 
-from vgg_course import download, sources
+from vgg_course import certificates, download, sources
 from vgg_course.data import CIFAR10_CLASSES, load_dataset
 
 
@@ -88,18 +89,18 @@ class TestTorchvisionFolder:
 def test_where_python_knows_no_authorities_certifis_are_taken(tmp_path, monkeypatch):
     """As on a Mac with the Python of python.org, before its "Install Certificates.command" has been run."""
     taken = []
-    monkeypatch.setattr(download.urllib.request, "install_opener", taken.append)
+    monkeypatch.setattr(urllib.request, "install_opener", taken.append)
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "nobody"))
     (tmp_path / "empty").mkdir()
     for folder in ("nobody", "empty"):
         monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / folder))
-        download.trust_known_authorities()
-        https = next(h for h in taken.pop().handlers if isinstance(h, download.urllib.request.HTTPSHandler))
+        certificates.trust_known_authorities()
+        https = next(h for h in taken.pop().handlers if isinstance(h, urllib.request.HTTPSHandler))
         assert len(https._context.get_ca_certs()) > 50 and https._context.verify_mode == ssl.CERT_REQUIRED
     (tmp_path / "mine.pem").touch()
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "mine.pem"))  # a school's own
-    download.trust_known_authorities()
+    certificates.trust_known_authorities()
     assert not taken
 
 

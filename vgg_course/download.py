@@ -1,22 +1,21 @@
-"""CIFAR-10 by way of torchvision: its download, made safe, and reading what it has unpacked. Certificates for that."""
+"""CIFAR-10 by way of torchvision: its download, made safe, and reading what it has unpacked."""
 
 import errno
 import http.client
 import os
 import shutil
 import socket
-import ssl
 import urllib.request
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import certifi  # comes with requests
 import numpy as np
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import check_integrity
 
+from vgg_course.certificates import trust_known_authorities
 from vgg_course.checkpoint import lock_for
 from vgg_course.sources import Pair, one_line
 
@@ -68,18 +67,6 @@ def _download(root: Path, verbose: bool) -> None:
         if number in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):  # Windows knows no quota
             raise ConnectionError(f"the disk is full: CIFAR-10 needs 350 MB at {root}") from None
         raise ConnectionError(f"{CIFAR10.url} cannot be had ({one_line(error)}): try again, {ways}") from None
-
-
-def trust_known_authorities() -> None:
-    """Where Python knows no authority that vouches for servers, let downloads take certifi's list of them.
-
-    So it is on a Mac with the Python of python.org, until its "Install Certificates.command" has been run.
-    """
-    paths = ssl.get_default_verify_paths()
-    listed = paths.cafile or (paths.capath and os.listdir(paths.capath))
-    if not listed and not ssl.create_default_context().get_ca_certs():  # the latter: from Windows itself
-        context = ssl.create_default_context(cafile=certifi.where())
-        urllib.request.install_opener(urllib.request.build_opener(urllib.request.HTTPSHandler(context=context)))
 
 
 def _download_to(root: Path) -> None:

@@ -288,6 +288,8 @@ def _vgg(name: str, letter: str, batch_norm: bool, pretrained: bool, progress: b
 
 def _download(url: str, progress: bool) -> dict[str, torch.Tensor]:
     """The weights at ``url``, from torch.hub's cache or the network, never without a look at their hash."""
+    from vgg_course.certificates import trust_known_authorities  # not at the top: the network itself needs only torch
+
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     by_hand = f"download {url} with a browser and put the file into {file.parent}"
     if file.exists():  # torch.hub checks what it downloads, but not what is there already
@@ -296,8 +298,6 @@ def _download(url: str, progress: bool) -> dict[str, torch.Tensor]:
         if (wanted := re.search(r"-([0-9a-f]+)\.", file.name)) and not digest.startswith(wanted[1]):
             raise OSError(f"{file} is damaged or cut short (its hash does not fit its name): delete it, then {by_hand}")
     try:
-        from vgg_course.download import trust_known_authorities  # not at the top: it needs torchvision
-
         trust_known_authorities()
         return torch.hub.load_state_dict_from_url(
             url, progress=progress, map_location="cpu", check_hash=True, weights_only=True
