@@ -102,18 +102,18 @@ class TestWhichTorch:
         assert torch.calls == [] and "does not answer" in capsys.readouterr().out
 
     def test_the_look_up_of_the_name_hangs(self, torch, monkeypatch):
-        over = threading.Event()
+        over, ended = threading.Event(), []
 
         def hang(*_, **__):
             over.wait(60)
+            ended.append(True)
             raise OSError
 
         monkeypatch.setattr(torch.script, "PATIENCE", 1)
         monkeypatch.setattr(torch.script.urllib.request, "urlopen", hang)
         monkeypatch.setattr(torch.script, "pip_settings", dict)  # pip takes its time to tell them
-        started = time.monotonic()
         torch.script.install_torch()
-        assert time.monotonic() - started < 30 and torch.calls == []
+        assert not ended and torch.calls == []  # it went on while the look-up still hung
         over.set()
 
     def test_it_answers_but_has_nothing_for_this_machine(self, torch, capsys):

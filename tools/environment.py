@@ -44,6 +44,7 @@ UV_OPTIONS = {
 }
 UV_VARIABLES = {"cert": "SSL_CERT_FILE", "proxy": "ALL_PROXY"}
 # what pip prints, and what it means
+TOO_DEEP = f"the path of {ROOT} is too long for Windows: move the project to a short one, such as C:\\vgg"
 CAUSES = {
     "No space left on device": "the disk is full: the environment needs 7 GB with a CUDA build of PyTorch, 2 without",
     "Errno 28": "the disk is full: the environment needs 7 GB with a CUDA build of PyTorch, 2 without",
@@ -52,8 +53,8 @@ CAUSES = {
     "Failed to resolve": "no package index can be reached: get a network, or set PIP_INDEX_URL",
     "Could not find a version": f"the package index has no fitting package for the Python of {VENV}: delete that "
     "folder, then take another Python, such as make PYTHON=python3.12 lab",
-    "Long Path": f"the path of {ROOT} is too long for Windows: move the project to a short one, such as C:\\vgg",
-    "os error 206": f"the path of {ROOT} is too long for Windows: move the project to a short one, such as C:\\vgg",
+    "Long Path": TOO_DEEP,
+    "os error 206": TOO_DEEP,
     "ProxyError": "the proxy refuses: check HTTPS_PROXY",
     "ReadTimeoutError": "the package index is too slow or the network broke off: try again",
     "No module named pip": f"{VENV} is not complete: delete it and try again",

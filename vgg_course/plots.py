@@ -100,10 +100,11 @@ def image_grid(
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
+    families = fonts()
     for axis, image, (caption, right) in zip(axes.flat, pixels, captions, strict=False):
         axis.imshow(image)
         color = {True: BLUE, False: RED, None: "black"}[right]
-        axis.set_xlabel(caption, fontsize=size, color=color, fontfamily=fonts())
+        axis.set_xlabel(caption, fontsize=size, color=color, fontfamily=families)
         if right is False:
             axis.spines[:].set(visible=True, color=RED, linewidth=2)
     return figure
@@ -183,9 +184,9 @@ def confusion(matrix: Array, classes: Sequence[str]) -> Figure:
         if percent[row, column] > 0.5:  # 0.5 would be rounded to 0
             color = "white" if percent[row, column] > 55 else "black"
             axis.text(column, row, f"{percent[row, column]:.0f}", ha="center", va="center", color=color, fontsize=9)
-    names = [as_text(str(name)) for name in classes]
-    axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontfamily=fonts())
-    axis.set_yticks(range(len(names)), names, fontfamily=fonts())
+    names, families = [as_text(str(name)) for name in classes], fonts()
+    axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontfamily=families)
+    axis.set_yticks(range(len(names)), names, fontfamily=families)
     axis.set(xlabel="predicted", ylabel="true")
     figure.colorbar(picture, label="% of the true class", shrink=0.85)
     return figure

@@ -2,6 +2,5 @@
 
 # calcdata: what plotly has drawn; plot.data is only what it was given.
 POINTS = "() => document.querySelector('.js-plotly-plot')?.calcdata?.[0].length ?? 0"
-PATIENCE = (
-    120_000  # milliseconds, for the first page of a cold JupyterLab on a busy machine; Playwright's own are 30,000
-)
+# Milliseconds, for the first page of a cold JupyterLab on a busy machine; Playwright's own are 30,000.
+PATIENCE = 120_000

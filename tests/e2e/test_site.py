@@ -55,8 +55,8 @@ def folder(tmp_path_factory) -> Path:
         after = os.times()
         work.append(after.children_user + after.children_system - before.children_user - before.children_system)
     # Work, not time: against what the import of torch costs on the same machine, before and after, where 8 to 10 times
-    # as much were seen. (Windows does not tell: 0 each.)
-    assert work[1] <= 12 * (work[0] + work[2]) / 2, work
+    # as much were seen. Windows does not tell the work of a process that has ended.
+    assert os.name == "nt" or work[1] < 12 * (work[0] + work[2]) / 2, work
     return target / "html"
 
 
