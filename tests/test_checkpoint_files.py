@@ -112,6 +112,20 @@ def test_damaged_files_are_refused_and_kept(damage, word, file, tmp_path, monkey
     assert len(fit(*build(), RECIPE, checkpoint=file, progress=False).train_loss) == 3
 
 
+def test_a_file_that_was_deleted_is_not_gone_on_from(file, capsys):
+    """As the message about another run advises; the one before it stays until this run has written two."""
+    fit(*build(), RECIPE, checkpoint=file, progress=False)
+    with pytest.raises(ValueError, match=r"or delete the file\) to start anew"):
+        fit(*build(), replace(RECIPE, lr=0.01), checkpoint=file, progress=False)
+    file.unlink()
+    capsys.readouterr()
+    assert len(fit(*build(), replace(RECIPE, lr=0.01), checkpoint=file, progress=False).train_loss) == 3
+    assert capsys.readouterr().out == (
+        f"{file} is not there, so this run begins anew (rename {previous(file)} to a run.pt to go on from it)\n"
+    )
+    assert read(file)["recipe"]["lr"] == 0.01
+
+
 def test_a_folder_that_is_not_there_is_told(file, capsys):
     """On Colab, perhaps, a Drive that was not mounted: the run begins anew, and its checkpoint is on no Drive."""
     fit(*build(), RECIPE, cut_off(24, stop), checkpoint=file, progress=False)

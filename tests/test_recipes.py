@@ -123,6 +123,13 @@ class TestRecipe:
         said = capsys.readouterr().out
         assert said.startswith("the GPU is not used, for it does not compute (") and said.count("\n") == 1, said
 
+    def test_a_gpu_that_is_not_there(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        assert [replace(PLAIN, device=name).device for name in ("cuda", "cuda:1")] == ["cuda", "cuda:1"]
+        with pytest.raises(ValueError, match="'cuda:2', but it must be one of the 2 GPUs here, counted from 0"):
+            replace(PLAIN, device="cuda:2")
+
     @pytest.mark.parametrize(("number", "kind"), [(np.int64(3), int), (np.float32(0.5), float), (np.float64(2), float)])
     def test_numpys_numbers_become_pythons(self, number, kind):
         made = replace(PLAIN, **{"epochs" if kind is int else "lr": number})

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vgg_course import trial
+from vgg_course import runs, trial
 from vgg_course.data import load_dataset
 from vgg_course.training import FAST, Recipe, fit
 from vgg_course.vgg import VGG, make_layers
@@ -66,3 +66,21 @@ def test_a_run_that_breaks_in_its_last_step_is_right_nowhere():
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
     history = fit(model, first(100), replace(PLAIN, batch_size=100, lr=1e38), progress=False)
     assert history.validation_accuracy == [0.0] and not torch.tensor(history.validation_loss).isfinite().any()
+
+
+def test_batches_that_a_gpu_cannot_hold_are_one_line(monkeypatch, capsys, tmp_path):
+    def too_large(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has ...")
+
+    monkeypatch.setattr(runs, "fit", too_large)
+    with pytest.raises(SystemExit):
+        runs.main(["digits", "--dataset", "digits", "--record", str(tmp_path / "digits.json")])
+    assert "memory is too small (CUDA out of memory): take a smaller batch_size" in capsys.readouterr().err
+
+
+def test_an_older_pytorch_and_a_cell_that_switched_gradients_off(monkeypatch, capsys):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)  # it came in 2026
+    with torch.no_grad():
+        fit(net(4, "M", 8), first(40), replace(PLAIN, precision="auto"))
+    said = capsys.readouterr().err
+    assert "does not tell whether this processor has instructions for bf16" in said

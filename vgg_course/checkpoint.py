@@ -229,9 +229,12 @@ class Checkpoint:
         """
         if self.file is None:
             return 0, 0
-        file = self.file
-        if not file.exists() and previous(file).exists():
-            file = previous(file)  # cut off between two renames
+        file, before = self.file, previous(self.file)
+        if not file.exists() and before.exists():
+            if file.with_name(f"{file.name}.tmp").exists():  # cut off between two renames
+                file = before
+            else:  # somebody has deleted it
+                print(f"{file} is not there, so this run begins anew (rename {before} to {file.name} to go on from it)")
         if not file.exists():
             return 0, 0
         state = read(file)

@@ -161,7 +161,8 @@ def train(
 ) -> tuple[VGG, dict[str, Any]]:
     """Train a named run, its recipe with ``changes``; returns the network and the record of the run.
 
-    With ``checkpoint``, a file, a run that was cut off goes on: see :func:`vgg_course.training.fit`.
+    With ``checkpoint``, a file, a run that was cut off goes on: see :func:`vgg_course.training.fit`. The test accuracy
+    of one that is stopped by hand is ``None``.
     """
     if name not in RUNS:
         raise ValueError(f"there is no run {name!r}: choose one of {', '.join(RUNS)}")
@@ -172,10 +173,16 @@ def train(
     started = time.perf_counter()
     model = run.build(len(data.classes), data.train)
     built = time.perf_counter()
-    history = fit(model, data, run.recipe, tracker, checkpoint=checkpoint)
+    try:
+        history = fit(model, data, run.recipe, tracker, checkpoint=checkpoint)
+    except torch.OutOfMemoryError as error:
+        reason = str(error).partition(". ")[0]
+        raise ValueError(f"the GPU's memory is too small ({reason}): take a smaller batch_size (--set)") from None
     fitted = time.perf_counter()
-    precision = run.recipe.resolve_precision()
-    test_accuracy = accuracy(predict(model, data.test, precision=precision, views=run.views), data.test.labels)
+    precision, test_accuracy = run.recipe.resolve_precision(), None
+    if not history.interrupted:  # the test images are looked at once, at the end
+        logits = predict(model, data.test, precision=precision, views=run.views)
+        test_accuracy = round(accuracy(logits, data.test.labels), 4)
     seconds = built - started + sum(history.seconds) + time.perf_counter() - fitted  # of all parts, if it was cut off
     return model, {
         "name": name,
@@ -186,7 +193,7 @@ def train(
         "seed": run.recipe.seed,
         "training_images": len(data.train),
         "seconds": round(seconds, 1),
-        "test_accuracy": round(test_accuracy, 4),
+        "test_accuracy": test_accuracy,
         "views": run.views,
         "machine": f"{_processor()}, {torch.get_num_threads()} threads, {next(model.parameters()).device.type}",
         "torch": torch.__version__,
@@ -256,9 +263,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.exit(1, f"{error}\n")
     if not is_first():  # one of several processes shows and keeps what all of them have learned
         return
-    print(f"test accuracy {record['test_accuracy']:.2%} after {record['seconds']:.0f} s")
     if record["history"]["interrupted"]:
         parser.exit(1, f"stopped by hand: no record yet; the same command goes on from {checkpoint} (if it is there)\n")
+    print(f"test accuracy {record['test_accuracy']:.2%} after {record['seconds']:.0f} s")
     words = [f"--dataset {options.dataset}", *(f"--set {name}={value}" for name, value in changes.items())]
     record["command"] = " ".join(["python -m vgg_course.runs", options.name, *words])
     try:

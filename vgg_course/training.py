@@ -80,7 +80,7 @@ def fit(
     settings = asdict(recipe) | {"device": learner.device.type, "precision": learner.precision}  # what "auto" stood for
     try:
         saved = Checkpoint(checkpoint, learner.parts(), settings, data, log, checkpoint_minutes)
-        with modes_kept(model), memory_kept(learner.device), team, saved:
+        with torch.enable_grad(), modes_kept(model), memory_kept(learner.device), team, saved:
             first_epoch, done = learner.start(saved.load(), log)  # (0, 0): from the start
             for epoch in range(first_epoch, recipe.epochs):
                 model.train()
@@ -108,7 +108,10 @@ class _Learner:
         self.model, self.recipe, self.team = model, recipe, team
         self.device, self.precision = team.device, recipe.resolve_precision()
         slower = recipe.precision == "auto" and (self.device.type, self.precision) == ("cpu", "fp32")
-        self.remark = "fp32, as this processor has no instructions for bf16" if slower else None
+        why = "this processor has no instructions for bf16"
+        if not hasattr(torch.cpu, "get_capabilities"):
+            why = f"PyTorch {torch.__version__} does not tell whether this processor has instructions for bf16"
+        self.remark = f"fp32, as {why}" if slower else None
         self.steps = steps = math.ceil(images / recipe.batch_size)  # in an epoch
         if (last := images % recipe.batch_size or recipe.batch_size) < team.size:  # told now, not after an epoch
             raise ValueError(

@@ -224,7 +224,7 @@ class VGG(nn.Module):
             raise TypeError(f"VGG takes a tensor (N, 3, H, W), not {type(x).__name__}{hint}")
         first = next((m for m in self.features.modules() if isinstance(m, nn.Conv2d)), None)
         channels = first.in_channels if first else None
-        halvings = sum(isinstance(m, nn.MaxPool2d) for m in self.features.modules())
+        halvings = sum(isinstance(m, nn.MaxPool2d) and m.kernel_size == m.stride == 2 for m in self.features.modules())
         if x.dim() != 4:
             hint = "; add the batch dimension with x.unsqueeze(0)" if x.dim() == 3 else ""
             raise ValueError(f"VGG takes a batch (N, {channels}, H, W), but the input has shape {tuple(x.shape)}{hint}")
