@@ -45,10 +45,11 @@ class Curve:
         self.buckets: dict[int, list[tuple[int, float]]] = {}
         self.width = 1
         self.first: int | None = None  # the step of the first point
+        self.last = math.nan  # the value of the last one
 
     def add(self, step: int, value: float) -> None:
         """Add a point. A step that is there already gets the new value."""
-        self.first = step if self.first is None else self.first
+        self.first, self.last = step if self.first is None else self.first, value
         self._put(self.buckets, step, value)
         while len(self.buckets) > MAX_BUCKETS:
             self.width *= 2
@@ -114,11 +115,13 @@ def in_order(windows: Iterable[str]) -> list[str]:
 def number(name: str, value: Any) -> float | torch.Tensor:
     """A single number as a float; on a GPU, where reading it would wait, a tensor of one element.
 
-    Raises ``ValueError`` for a tensor of several elements, with its shape.
+    Raises ``ValueError`` for a tensor of several elements, with its shape, or a complex one.
     """
     if isinstance(value, torch.Tensor):
         if value.numel() != 1:
             raise ValueError(f"{name} must be a single number, not a tensor of shape {tuple(value.shape)}")
+        if value.is_complex():
+            raise ValueError(f"{name} must be a real number, not a complex one")
         # Reading a number from a GPU waits for all its work: the thread that draws does it, later, so it gets a copy.
         # Not from a Mac's: torch may crash there when two threads use it at once (pytorch#197805).
         return value.item() if value.device.type in ("cpu", "mps") else value.detach().clone()
@@ -198,8 +201,8 @@ def png(figure: Figure, dpi: int = 90) -> bytes:
 
 def picture_of(run: str, curves: Mapping[str, Curve], others: Mapping[str, Mapping[str, Curve]]) -> tuple[bytes, str]:
     """All plots of a run as one PNG picture, and its last values in words."""
-    last = {name: curve.points()[1][-1] for name, curve in list(curves.items())}
-    text = ", ".join(f"{name} {math.nan if value is None else value:.4g}" for name, value in last.items())
+    last = {name: curve.last for name, curve in list(curves.items())}
+    text = ", ".join(f"{name} {value:.4g}" for name, value in last.items())
     windows = in_order({WINDOW_OF.get(name, name) for name in last})
     plots = {window: lines(window, curves, others) for window in windows}
     return picture(plots), f"plot of {run!r}, last: {text}"

@@ -8,7 +8,6 @@ import importlib
 import importlib.util
 import itertools
 import json
-import math
 import os
 import platform
 import queue
@@ -19,9 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import numpy as np
 import requests
-import torch
 
 from vgg_course import own_server
 from vgg_course.visdom_server import LOCAL, address
@@ -65,8 +62,9 @@ class Page:
             answer.raise_for_status()
             text: str = answer.text
             return text
-        except requests.RequestException as error:
-            code = f" (HTTP {error.response.status_code})" if error.response is not None else ""
+        except (requests.RequestException, ValueError) as error:  # the second: a host's name that cannot be one
+            response = getattr(error, "response", None)
+            code = f" (HTTP {response.status_code})" if response is not None else ""
             raise ConnectionError(f"no visdom server answers at {self.address}{code}") from error
 
     def _need(self, right: bool) -> None:
@@ -127,29 +125,34 @@ def _page(env: str) -> Page:
 def find(env: str) -> Page:
     """The page for ``env`` on the server at ``VISDOM_SERVER`` and ``VISDOM_PORT``.
 
-    Raises ``ConnectionError`` if none answers in time, even from one that sends a byte now and then.
+    Raises ``ConnectionError`` if none answers in time.
     """
     page = _page(env)
+    _in_time(page, page.check, 2 * sum(TIMEOUT))  # it sends two messages
+    return page
+
+
+def _in_time(page: Page, ask: Callable[[], object], seconds: float) -> None:
+    """``ask`` a server. Raises ``ConnectionError`` for no answer, even from one that sends a byte now and then."""
     result: queue.Queue[str] = queue.Queue()  # what is wrong, or nothing
 
-    def ask() -> None:
+    def ask_it() -> None:
         try:
-            page.check()
+            ask()
             result.put("")
         except Exception as error:
             result.put(str(error) or repr(error))
 
     try:
-        threading.Thread(target=ask, daemon=True).start()
+        threading.Thread(target=ask_it, daemon=True).start()
     except RuntimeError as error:  # Python 3.12 starts none while it ends
         raise ConnectionError(str(error)) from None
     try:
-        wrong = result.get(timeout=2 * sum(TIMEOUT))  # check sends two messages
+        wrong = result.get(timeout=seconds)
     except queue.Empty:
         wrong = f"what is at {page.address} does not answer"
     if wrong:
         raise ConnectionError(wrong)
-    return page
 
 
 def choose(run: str, mode: str) -> tuple[str, Page | None, str]:
@@ -170,41 +173,10 @@ def choose(run: str, mode: str) -> tuple[str, Page | None, str]:
     return ("inline" if notebook() else "log"), None, why
 
 
-def loss_tracker(loss_plot: str | Callable[..., None], loss_value: torch.Tensor, num: torch.Tensor) -> None:
-    """The lecture's function: append the point (``num``, ``loss_value``), tensors of one element, to a plot.
-
-    ``loss_plot`` is a ``LossTracker``, or the window that the lecture's ``vis.line`` has opened on the server at
-    ``VISDOM_SERVER``. If that server does not answer, the point is lost and a line says so, once.
-    """
-    if callable(loss_plot):
-        loss_plot(int(num), {"loss": loss_value})
-    else:  # visdom gives False for a window where no server answered
-        append_to_window(loss_plot, int(num), float(loss_value))
-
-
-def append_to_window(window: str, step: int, value: float) -> None:
-    """Append a point to a window of visdom's environment "main", as ``vis.line(..., update="append")`` does."""
-    import visdom
-
-    writer = visdom.Visdom(send=False, use_incoming_socket=False)  # it writes the message; sending could hang
-    drawn: Any = writer.line(X=np.array([step]), Y=np.array([value]), win=window, update="append")
-    message, endpoint = drawn
-    message["data"][0]["y"] = [value if math.isfinite(value) else None]  # anything else ends the page
-    place, started = (os.environ.get("VISDOM_SERVER"), os.environ.get("VISDOM_PORT")), time.monotonic()
-    if started < _silent.get(place, 0.0):
-        return
-    try:
-        _page("main")._ask(endpoint, message)
-        _silent.pop(place, None)
-    except ConnectionError as error:
-        if place not in _silent:
-            print(f"loss_tracker: {error}")
-        took = time.monotonic() - started  # a refusal comes at once; who lets us wait is asked more rarely
-        _silent[place] = started + (100 * took if took > 0.5 else 0)
-
-
-# Servers that did not answer, and whose silence has been told: when to ask them again.
-_silent: dict[tuple[str | None, str | None], float] = {}
+def send_once(env: str, endpoint: str, message: dict[str, Any]) -> None:
+    """Send a message to the server at ``VISDOM_SERVER``. Raises ``ConnectionError`` if no visdom answers in time."""
+    page = _page(env)
+    _in_time(page, lambda: page._need(not page._ask(endpoint, message).startswith("<")), sum(TIMEOUT))  # a web page
 
 
 def own_page(env: str) -> Page:
@@ -245,7 +217,7 @@ def window_token() -> str:
     here = os.environ.get("PWD", "")
     with contextlib.suppress(OSError):  # the folder may have been removed
         here = os.getcwd()
-    return hashlib.sha256(f"{who} {here} {platform.node()}".encode()).hexdigest()[:6]
+    return hashlib.sha256(f"{who} {here} {platform.node()}".encode("utf-8", "surrogatepass")).hexdigest()[:6]
 
 
 # ------------------------------------------------------------------ below a notebook's cell

@@ -7,21 +7,22 @@ remembers: one that was killed, or that comes late, has the whole curve after th
 """
 
 import atexit
+import math
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from vgg_course import curves, live_page
 from vgg_course.curves import WINDOW_OF, Curve
-from vgg_course.live_page import loss_tracker as loss_tracker  # the lecture's
 from vgg_course.plots import image_grid
 
 SHORTEST, LONGEST = 0.5, 5.0  # seconds between two drawings
@@ -77,8 +78,10 @@ class LossTracker:
         Values at the end of an epoch come with ``"epoch"`` among them. Never waits for a server. Raises
         ``ValueError`` for a tensor of several elements; does nothing in a fork of the process that made the tracker.
         """
-        if os.getpid() != self._pid or self._mode == "off":
+        if os.getpid() != self._pid:
             return
+        if self._mode == "off":
+            return self._print_notes()
         if not isinstance(values, Mapping):
             raise TypeError(f"values are a dict such as {{'loss': 0.7}}, not {values!r:.60}")
         numbers = {str(name): curves.number(name, value) for name, value in values.items() if value is not None}
@@ -108,14 +111,14 @@ class LossTracker:
             while self._queue:
                 step, values = self._queue.popleft()
                 for name, value in values.items():
-                    curve = self._curves.get(name)
-                    if "epoch" not in values and curve and curve.first == step and len(curve.buckets) > 1:
+                    curve, by_step = self._curves.get(name), "epoch" not in values or "loss" not in self._curves
+                    x = int(values.get("epoch", step)) if WINDOW_OF.get(name) == "accuracy" else step
+                    if by_step and curve and curve.first == x and len(curve.buckets) > 1:
                         if "train_loss" not in self._curves and not self._begun_again:  # not a second call of fit
                             self._notes.append(f"plot of {self.run!r}: {BEGUN_AGAIN.format(step)}")
                             self._begun_again = True
                         self._curves.clear()  # the run has begun again
                         self._stale += self._sent.values()
-                    x = int(values.get("epoch", step)) if WINDOW_OF.get(name) == "accuracy" else step
                     if name != "epoch":
                         self._curves.setdefault(name, Curve()).add(x, float(value))
                         self._changed.add(WINDOW_OF.get(name, name))
@@ -137,6 +140,7 @@ class LossTracker:
                     self._send()
             except Exception as error:  # a plot is never worth a training
                 self._notes.append(f"the plot of {self.run!r} has stopped: {error!r}")
+                self._mode = "off"  # nobody takes points from the queue any more
                 return
             stop.wait(0 if last else min(LONGEST, max(pause, 100 * (time.monotonic() - started))))
 
@@ -185,10 +189,15 @@ class LossTracker:
             self._lost = False
 
     def figure(self, title: str, figure: Figure) -> None:
-        """Show a matplotlib figure in a window of the page. Without a page nothing: a notebook shows its figures."""
+        """Show a matplotlib figure in a window of the page. Without a page nothing: a notebook shows its figures.
+
+        One that is called as a plot of the run gets "(picture)" behind its title, and does not replace the plot.
+        """
         if not isinstance(figure, Figure):
             raise TypeError(f"figure must be a figure of matplotlib, such as plt.gcf(), not {figure!r:.60}")
         if self._page and os.getpid() == self._pid:
+            if title in {*curves.LINES, *self._windows()} - set(self._pictures):
+                title += " (picture)"
             self._pictures[title] = curves.picture_window(title, figure)
             self._changed.add(title)
             self._work()
@@ -251,6 +260,43 @@ class LossTracker:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def loss_tracker(loss_plot: str | Callable[..., None], loss_value: torch.Tensor, num: torch.Tensor) -> None:
+    """The lecture's function: append the point (``num``, ``loss_value``), tensors of one element, to a plot.
+
+    ``loss_plot`` is a ``LossTracker``, or the window that the lecture's ``vis.line`` has opened on the server at
+    ``VISDOM_SERVER``. If that server does not answer, the point is lost and a line says so, once.
+    """
+    if callable(loss_plot):
+        loss_plot(int(num), {"loss": loss_value})
+    else:  # visdom gives False for a window where no server answered
+        append_to_window(loss_plot, int(num), float(loss_value))
+
+
+def append_to_window(window: str, step: int, value: float) -> None:
+    """Append a point to a window of visdom's environment "main", as ``vis.line(..., update="append")`` does."""
+    import visdom
+
+    writer = visdom.Visdom(send=False, use_incoming_socket=False)  # it writes the message; sending could hang
+    drawn: Any = writer.line(X=np.array([step]), Y=np.array([value]), win=window, update="append")
+    message, endpoint = drawn
+    message["data"][0]["y"] = [value if math.isfinite(value) else None]  # anything else ends the page
+    place, started = (os.environ.get("VISDOM_SERVER"), os.environ.get("VISDOM_PORT")), time.monotonic()
+    if started < _silent.get(place, 0.0):
+        return
+    try:
+        live_page.send_once("main", endpoint, message)
+        _silent.pop(place, None)
+    except ConnectionError as error:
+        if place not in _silent:
+            print(f"loss_tracker: {error}")
+        took = time.monotonic() - started  # a refusal comes at once; who lets us wait is asked more rarely
+        _silent[place] = started + (100 * took if took > 0.5 else 0)
+
+
+# Servers that did not answer, and whose silence has been told: when to ask them again.
+_silent: dict[tuple[str | None, str | None], float] = {}
 
 
 @atexit.register

@@ -271,9 +271,9 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     else:
-        for name in ("SIGTERM", "SIGHUP"):  # the second: its terminal is closed
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), lambda *_: sys.exit(0))
+        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):  # the second: its terminal is closed
+            if number and signal.getsignal(number) is not signal.SIG_IGN:  # nohup wants it to go on
+                signal.signal(number, lambda *_: sys.exit(0))
 
     def ready(listening: int) -> None:
         if not options.child:

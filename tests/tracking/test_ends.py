@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from servers import ROOT, WAIT, Door, check_gone, eventually, needs_page, posix
+from servers import ROOT, WAIT, Door, Visdom, check_gone, eventually, needs_page, posix
 
 from vgg_course.tracking import LossTracker
 
@@ -127,3 +127,20 @@ def test_points_at_the_very_end_of_a_script_are_drawn(visdom):
     subprocess.run([sys.executable, "-c", code], timeout=300, check=True, cwd=ROOT)
     windows = json.loads(visdom.ask("win_data", eid="vgg_course_end", win=None))
     assert [window["content"]["data"][0]["x"] for window in windows.values()] == [list(range(50))]
+
+
+@posix
+@needs_page
+def test_a_server_under_nohup_outlives_its_terminal():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it; a child inherits that
+    try:
+        server = Visdom()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    try:
+        server.process.send_signal(signal.SIGHUP)
+        assert "main" in server.ask("env_state")
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.process.wait(1)
+    finally:
+        server.stop()

@@ -88,6 +88,23 @@ def test_images_and_figures(visdom):
 
 
 @needs_page
+def test_a_figure_called_as_a_plot_of_the_run_does_not_replace_it(visdom):
+    with LossTracker("same title") as tracker:
+        tracker(0, {"loss": 1.0, "noise": 2.0})
+        eventually(lambda: {"loss", "noise"} <= set(tracker._sent))
+        for title in ("loss", "noise", "accuracy", "loss"):
+            tracker.figure(title, Figure(figsize=(2, 2)))
+        tracker(1, {"loss": 0.5, "noise": 1.0})
+    windows = json.loads(visdom.ask("win_data", eid=tracker._page.env, win=None)).values()
+    found = sorted((window["title"], window["type"]) for window in windows)
+    plots, pictures = ["loss", "noise"], ["accuracy (picture)", "loss (picture)", "noise (picture)"]
+    assert found == sorted([(title, "plot") for title in plots] + [(title, "image") for title in pictures])
+    for title in plots:
+        (line,) = visdom.lines(f"{title} {tracker._token}", tracker._page.env).values()
+        assert line[0] == [0, 1]
+
+
+@needs_page
 def test_two_processes_with_one_run_name_have_two_plots(visdom):
     code = "from vgg_course.tracking import LossTracker\nwith LossTracker('same') as t: t(0, {'loss': %s})"
     processes = [subprocess.Popen([sys.executable, "-c", code % value], cwd=ROOT) for value in (1.0, 2.0)]

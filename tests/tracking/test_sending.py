@@ -115,6 +115,9 @@ def test_a_drawing_that_fails_ends_the_plot_and_not_the_training(page, tracker, 
     assert capsys.readouterr().out == "the plot of 'list' has stopped: RuntimeError('a mistake of ours')\n"
     tracker(2, {"loss": 0.5})
     assert capsys.readouterr().out == "" and tracker._curves["loss"].first == 0
+    for step in range(3, 2_000):  # nobody draws: no queue grows
+        tracker(step, {"loss": 0.5})
+    assert len(tracker._queue) <= 1
 
 
 def test_a_line_of_the_log_stands_there_when_its_epoch_ends(capsys):
@@ -197,7 +200,7 @@ def test_a_server_that_lets_the_lectures_function_wait_is_asked_rarely(monkeypat
     monkeypatch.setattr(live_page.Page, "_ask", slow)
     monkeypatch.setattr(live_page.time, "monotonic", lambda: now[0])
     for step in range(1000):
-        live_page.append_to_window("theirs", step, 0.5)
+        tracking.append_to_window("theirs", step, 0.5)
         now[0] += 1.0
     assert len(asked) == 4 and capsys.readouterr().out == "loss_tracker: nobody answers\n"
-    live_page._silent.clear()
+    tracking._silent.clear()

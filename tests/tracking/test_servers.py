@@ -16,7 +16,7 @@ import torch
 from servers import ROOT, WAIT, Door, Visdom, eventually, free_port, needs_page, posix
 from small_run import EPOCHS, check_drawn, check_same, train
 
-from vgg_course import live_page, own_server, visdom_server
+from vgg_course import live_page, own_server, tracking, visdom_server
 from vgg_course.tracking import LossTracker
 
 
@@ -264,12 +264,41 @@ def test_an_address_that_is_none_and_a_folder_that_is_gone(monkeypatch, alone, c
     tracker = LossTracker("nowhere")
     check_same(train(tracker), alone)
     for step in range(2):
-        live_page.append_to_window("theirs", step, 0.5)
+        tracking.append_to_window("theirs", step, 0.5)
     first, *rest = capsys.readouterr().out.splitlines()
     assert "a line for each epoch (VISDOM_SERVER is no address" in first
     assert [line for line in rest if "epoch" not in line] == [
         "loss_tracker: VISDOM_SERVER is no address (Invalid IPv6 URL)"
     ]
+
+
+def test_a_folder_whose_name_is_no_utf8(monkeypatch, alone):
+    monkeypatch.setattr(live_page.os, "getcwd", lambda: "b\udce9")  # as Python reads the byte E9
+    with LossTracker("odd folder", mode="log") as tracker:
+        check_same(train(tracker), alone)
+
+
+@pytest.mark.parametrize("mode", ["html", "trickles"])
+def test_the_lectures_function_at_a_server_that_is_no_use(mode, visdom_at, impatient, capsys):
+    door = Door(None, mode)
+    try:
+        visdom_at(door.port)
+        for step in range(3):
+            tracking.append_to_window("theirs", step, 0.5)
+        (line,) = capsys.readouterr().out.splitlines()
+        assert line.startswith("loss_tracker: what ") and str(door.port) in line
+    finally:
+        door.close()
+        tracking._silent.clear()
+
+
+def test_the_lectures_function_and_a_host_that_cannot_be(monkeypatch, capsys):
+    monkeypatch.setenv("VISDOM_SERVER", "http://a..b")
+    for step in range(3):
+        tracking.append_to_window("theirs", step, 0.5)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("loss_tracker: no visdom server answers at http://a..b:")
+    tracking._silent.clear()
 
 
 def test_no_assets_no_page(monkeypatch, alone, capsys):

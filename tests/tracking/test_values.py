@@ -83,6 +83,25 @@ def test_steps_that_begin_again_in_each_epoch_are_told_of_once(capsys):
         assert tracker._curves["loss"].points()[0] == list(range(5))
 
 
+def test_a_run_of_epochs_alone_begins_anew_too():
+    """Without values of single steps, as in a loop that reports when an epoch ends; a run may go on at epoch 6."""
+    with LossTracker("epochs", mode="log") as tracker:
+        for first in (1, 1, 6):
+            for epoch in range(first, first + 7):
+                tracker(epoch - first, {"epoch": epoch, "train_loss": 1.0 / epoch, "validation_accuracy": 0.1 * epoch})
+            tracker._absorb()
+            assert tracker._curves["train_loss"].points()[0] == list(range(7))
+            assert tracker._curves["validation_accuracy"].points()[0] == list(range(first, first + 7))
+
+
+def test_the_words_of_a_long_run_have_its_last_value(uncounted):
+    curve = curves.Curve()
+    for step in range(4_001):
+        curve.add(step, [1.0, 3.0, 2.0][step % 3] if step < 4_000 else 2.5)
+    _, words = curves.picture_of("long", {"loss": curve}, {})
+    assert words == "plot of 'long', last: loss 2.5"
+
+
 def test_a_tensor_on_a_device_is_read_by_the_drawing_thread_from_a_copy():
     waiting = torch.tensor([1.0], device="meta")  # a device whose values cannot be read: reading it would fail here
     kept = curves.number("loss", waiting)
@@ -93,6 +112,8 @@ def test_a_tensor_of_several_elements_is_refused():
     tracker = LossTracker("shape", mode="log")
     with pytest.raises(ValueError, match=r"loss must be a single number, not a tensor of shape \(2, 3\)"):
         tracker(0, {"loss": torch.zeros(2, 3)})
+    with pytest.raises(ValueError, match="loss must be a real number, not a complex one"):
+        tracker(0, {"loss": torch.tensor(1j)})
     with pytest.raises(ValueError, match="mode is 'page'"):
         LossTracker("shape", mode="page")
 
