@@ -215,7 +215,8 @@ class TestKeepForValidation:
         order = data.validation.labels.argsort(stable=True)
         by_class = replace(data, validation=data.validation.subset(order))  # as load_folder gives them
         more = by_class.keep_for_validation(100)
-        assert more.validation.labels.bincount(minlength=10).min() > 3
+        assert more.validation.labels.bincount(minlength=10).tolist() == 10 * [10]
+        assert by_class.keep_for_validation(15).validation.labels.bincount(minlength=10).min() == 1
         kept = torch.cat([more.validation.images, more.train.images[len(data.train) :]]).flatten(1)
         assert torch.equal(kept.unique(dim=0), data.validation.images.flatten(1).unique(dim=0))
 

@@ -128,6 +128,15 @@ class TestOwnFolder:
         dog = pets.test.images[pets.test.labels == 2][0]
         assert dog[:, :, 18:].min() > 200 and dog[:, :, :14].max() < 50
 
+    @pytest.mark.parametrize("exif", [b"Exif\x00\x00II*\x00", b"Exif\x00\x00nothing"], ids=["cut off", "no header"])
+    def test_where_the_camera_wrote_is_damaged_the_image_is_as_it_lies(self, exif, tmp_path):
+        self.write(tmp_path, 5)
+        for file in (tmp_path / "dog").iterdir():
+            with Image.open(file) as image:
+                image.copy().save(file, exif=exif)
+        pets = load_folder(tmp_path, verbose=False)
+        assert self.brightness(pets.test.subset(pets.test.labels == 2))
+
     def test_grey_palette_and_transparent_images(self, tmp_path):
         self.write(tmp_path, 5)
         for i in range(5):

@@ -135,6 +135,10 @@ class Dataset:
         order = torch.arange(len(self.validation))
         if (self.validation.labels.diff() >= 0).all():  # a folder's images lie class by class: some of each stay
             order = torch.from_numpy(np.random.default_rng(SPLIT_SEED).permutation(len(order)))
+            labels, place = self.validation.labels.cpu()[order], torch.zeros(len(order))  # an image's among its class
+            for label in labels.unique():
+                place[labels == label] = torch.arange((labels == label).sum(), dtype=torch.float32)
+            order = order[place.argsort(stable=True)]
         staying, joining = (self.validation.subset(part) for part in (order[:count], order[count:]))
         pixels = [part.images.permute(0, 2, 3, 1) for part in (self.train, joining)]  # as they are stored
         images, labels = torch.cat(pixels).permute(0, 3, 1, 2), torch.cat([self.train.labels, joining.labels])

@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import os
 import re
+import struct
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -255,9 +256,12 @@ def _square(path: Path, side: int) -> np.ndarray:
         image.draft("RGB", (2 * side, 2 * side))  # a large JPEG is decoded at a fraction of its size: many times faster
         if image.mode.startswith(("I", "F")):
             raise ValueError("more than 8 bits for a pixel: save it as an ordinary RGB or grey image")
-        image.getexif()  # it says which side is up, and is kept; without its bytes nothing of it is written back,
-        image.info.pop("exif", None)  # which fails for entries of odd types
-        upright = ImageOps.exif_transpose(image)
+        try:
+            image.getexif()  # it says which side is up, and is kept; without its bytes nothing of it is written back,
+            image.info.pop("exif", None)  # which fails for entries of odd types
+            upright = ImageOps.exif_transpose(image)
+        except (struct.error, SyntaxError):  # damaged there, which says nothing of the pixels
+            upright = image
         if upright.mode != "RGB":
             upright = upright.convert("RGBA")
             upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
