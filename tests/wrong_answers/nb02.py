@@ -14,6 +14,16 @@ def only_average(cfg, batch_norm=False):
     return nn.Sequential(*(nn.AvgPool2d(2) if isinstance(layer, nn.MaxPool2d) else layer for layer in layers))
 
 
+def filters_of_one_pixel(cfg, batch_norm=False):
+    layers, channels = [], 3
+    for v in cfg:
+        norm = [nn.BatchNorm2d(v)] if batch_norm and v not in ("A", "M") else []
+        pools = {"A": [nn.AvgPool2d(2)], "M": [nn.MaxPool2d(2)]}
+        layers += pools.get(v) or [nn.Conv2d(channels, v, 1), *norm, nn.ReLU()]
+        channels = channels if v in pools else v
+    return nn.Sequential(*layers)
+
+
 def average_of_three(cfg, batch_norm=False):
     layers = only_max(cfg, batch_norm)
     kinds = iter([v for v in cfg if isinstance(v, str)])
@@ -68,6 +78,7 @@ WRONG = {
         (average_of_three, "halve the side"),
         (lambda cfg, batch_norm: list(cfg), "an nn.Sequential"),
         (without_norm, "batch_norm=True the layers are"),
+        (filters_of_one_pixel, "its convolutions are 3×3"),
     ],
     "2.6": [
         (as_in_the_paper, "still there"),

@@ -149,7 +149,7 @@ def common(answer: Any, logits: torch.Tensor, labels: torch.Tensor) -> str:
     if len(answer[1].split()) < 3:
         raise Wrong("say in three words or more what they have in common.")
     whole = int(((labels == true[0]) & (logits.argmax(1) == guess[0])).sum())
-    return f"You chose {len(places)} of the {whole} mistakes of this pair. Is it rarer among its right answers?"
+    return f"You chose {len(places)} of the {whole} mistakes of this pair. Is that trait rarer in right answers?"
 
 
 @exercise("4.9", "a function (ask, pixels, labels, epsilon) -> pixels")
