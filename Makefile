@@ -43,7 +43,7 @@ lint: test-environment  ## check the style of the code, notebooks included, the 
 style:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/codespell
+	$(BIN)/python -m codespell_lib
 
 types:
 	$(BIN)/python -m mypy

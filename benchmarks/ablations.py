@@ -1,6 +1,6 @@
 """What batch norm, augmentation and weight decay bring: small runs with one of them left out, three seeds each.
 
-    python benchmarks/ablations.py                                     CIFAR-10: six minutes on one thread
+    python benchmarks/ablations.py                                     CIFAR-10: ten minutes on one thread
     python benchmarks/ablations.py --record data/runs/ablations.json   the same, and keep it for notebook 03
     python benchmarks/ablations.py --quick                             the digits sample, one epoch: some seconds
 

@@ -93,7 +93,7 @@ def test_every_target_of_make_has_its_plain_commands():
     recipes["lint"] = recipes["style"] + recipes["types"]
     recipes["test"] = recipes["test-package"] + recipes["test-notebooks"]
     for target, given, linux, windows in rows:
-        assert windows == linux.replace("python3 ", "py ").replace(".venv/bin/", ".venv\\Scripts\\")
+        assert windows == linux.replace("python3 ", "py -3.12 ").replace(".venv/bin/", ".venv\\Scripts\\")
         for name, value in re.findall(r"(\w+)=(\w+)", given):
             recipes[target] = [line.replace(f"$({name})", value) for line in recipes[target]]
         commands = recipes[target]
