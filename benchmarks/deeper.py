@@ -39,7 +39,9 @@ NETWORKS = {  # name -> its networks, all with the same recipe
 
 
 def cut_out(split: Images, size: int, seed: int, epoch: int) -> Images:
-    """``split`` with a square of ``size`` pixels hidden in each image; its middle can be anywhere in the image."""
+    """``split`` with a square of ``size`` pixels hidden in each image; its middle can be anywhere. 0: none."""
+    if not size:
+        return split
     count, (height, width) = len(split), split.images.shape[2:]
     chance = np.random.default_rng([seed, epoch, 1])
     top, left = (torch.from_numpy(chance.integers(-(size // 2), side - size // 2, count)) for side in (height, width))
@@ -68,7 +70,7 @@ def main() -> None:
         return functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing, reduction="none")
 
     def change(split: Images, epoch: int) -> Images:
-        return cut_out(split, options.cut, recipe.seed, epoch) if options.cut else split
+        return cut_out(split, options.cut, recipe.seed, epoch)
 
     for network in networks:
         run, started = replace(RUNS["best"], cfg=network, recipe=recipe), time.perf_counter()

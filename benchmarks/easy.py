@@ -67,7 +67,7 @@ def measure(
         return each
 
     def change(split: Images, epoch: int) -> Images:
-        return cut_out(split, cut, recipe.seed, epoch) if cut else split
+        return cut_out(split, cut, recipe.seed, epoch)
 
     started = time.perf_counter()
     model, precision = train(run, data, loss, counts, choose, change), recipe.resolve_precision()
@@ -91,8 +91,8 @@ def main() -> None:
     except ConnectionError as error:
         return print(error)  # so that `make bench` goes on
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    name, changes, *epochs, cut = NETWORKS[options.network]
-    run = RUNS[name]
+    network, changes, *epochs, cut = NETWORKS[options.network]
+    run = RUNS[network]
     for name, kept, count in zip(("all images", "fewer easy ones"), (1.0, KEPT), epochs, strict=True):
         if count is None:
             continue

@@ -130,12 +130,11 @@ class TestOwnFolder:
 
     @pytest.mark.parametrize("exif", [b"Exif\x00\x00II*\x00", b"Exif\x00\x00nothing"], ids=["cut off", "no header"])
     def test_where_the_camera_wrote_is_damaged_the_image_is_as_it_lies(self, exif, tmp_path):
-        self.write(tmp_path, 5)
-        for file in (tmp_path / "dog").iterdir():
+        whole = load_folder(self.write(tmp_path / "whole", 5), verbose=False).test
+        for file in self.write(tmp_path / "damaged", 5).rglob("*.png"):
             with Image.open(file) as image:
                 image.copy().save(file, exif=exif)
-        pets = load_folder(tmp_path, verbose=False)
-        assert self.brightness(pets.test.subset(pets.test.labels == 2))
+        assert torch.equal(load_folder(tmp_path / "damaged", verbose=False).test.images, whole.images)
 
     def test_grey_palette_and_transparent_images(self, tmp_path):
         self.write(tmp_path, 5)

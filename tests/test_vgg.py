@@ -314,12 +314,6 @@ def test_the_functions_take_what_torchvisions_take():
         assert (progress.name, progress.default) == ("progress", True) and others.kind is others.VAR_KEYWORD
 
 
-def test_pools_that_do_not_halve_are_no_halvings():
-    pools = [nn.MaxPool2d(3, stride=1, padding=1) for _ in range(4)]
-    model = VGG(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), *pools), num_classes=2, global_pool=True, hidden=())
-    assert model(torch.zeros(1, 3, 8, 8)).shape == (1, 2)
-
-
 def test_features_of_ones_own():
     """Convolutions without bias get their initial weights all the same; no convolution at all is fine, too."""
     torch.manual_seed(0)

@@ -222,9 +222,10 @@ class VGG(nn.Module):
         if not isinstance(x, torch.Tensor):
             hint = ": for a picture, torchvision's pil_to_tensor(picture)[None], then data.train.normalize of that"
             raise TypeError(f"VGG takes a tensor (N, 3, H, W), not {type(x).__name__}{hint}")
-        first = next((m for m in self.features.modules() if isinstance(m, nn.Conv2d)), None)
+        layers = list(self.features.modules())
+        first = next((m for m in layers if isinstance(m, nn.Conv2d)), None)
         channels = first.in_channels if first else None
-        halvings = sum(isinstance(m, nn.MaxPool2d) and m.kernel_size == m.stride == 2 for m in self.features.modules())
+        halvings = sum(isinstance(m, nn.MaxPool2d) and m.kernel_size == m.stride in (2, (2, 2)) for m in layers)
         if x.dim() != 4:
             hint = "; add the batch dimension with x.unsqueeze(0)" if x.dim() == 3 else ""
             raise ValueError(f"VGG takes a batch (N, {channels}, H, W), but the input has shape {tuple(x.shape)}{hint}")
@@ -236,9 +237,8 @@ class VGG(nn.Module):
         border = first.kernel_size[0] - 1 if first and first.padding == (0, 0) else 0  # what it cuts off
         side = min(x.shape[2:])
         if side < 2**halvings + border:
-            allowed = max(side - border, 1).bit_length() - 1
             raise ValueError(
-                f"{side} pixels allow {allowed} halvings; this cfg has {halvings}: "
+                f"{side} pixels allow {max(side - border, 1).bit_length() - 1} halvings; this cfg has {halvings}: "
                 f"take out a pool or use images of at least {2**halvings + border} pixels"
             )
 
