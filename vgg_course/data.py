@@ -282,7 +282,9 @@ def _flip_and_shift(images: torch.Tensor, chosen: torch.Tensor, rng: np.random.G
         position = np.arange(size) + rng.integers(-SHIFT, SHIFT + 1, (count, 1))
         position = np.abs(position)  # -1 becomes 1: the reflection at the first pixel
         position = np.where(position >= size, 2 * (size - 1) - position, position)  # and at the last one
-        return torch.from_numpy(np.where(flip, size - 1 - position, position)).to(images.device)
+        found, cuda = torch.from_numpy(np.where(flip, size - 1 - position, position)), images.device.type == "cuda"
+        # From pinned memory a copy to the GPU does not make the CPU wait.
+        return (found.pin_memory() if cuda else found).to(images.device, non_blocking=cuda)
 
     rows = sources(height, False)
     columns = sources(width, rng.random((count, 1)) < 0.5)
