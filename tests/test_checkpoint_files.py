@@ -112,9 +112,12 @@ def test_damaged_files_are_refused_and_kept(damage, word, file, tmp_path, monkey
     assert len(fit(*build(), RECIPE, checkpoint=file, progress=False).train_loss) == 3
 
 
-def test_a_file_that_was_deleted_is_not_gone_on_from(file, capsys):
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_a_file_that_was_deleted_is_not_gone_on_from(cut_off, file, capsys):
     """As the message about another run advises; the one before it stays until this run has written two."""
     fit(*build(), RECIPE, checkpoint=file, progress=False)
+    if cut_off:  # killed while it wrote the next one
+        file.with_name(f"{file.name}.tmp").write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"or delete the file\) to start anew"):
         fit(*build(), replace(RECIPE, lr=0.01), checkpoint=file, progress=False)
     file.unlink()
@@ -251,6 +254,23 @@ def test_a_place_in_the_home_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="folders are not written to the disk there")
+def test_a_drive_that_takes_no_name_back(file, monkeypatch):
+    """The good one is kept beside its place, and the new one tells the next run that nobody has deleted it."""
+    file.parent.mkdir()
+    write(file, {"number": 1})
+    replace_ = os.replace
+
+    def refuse(source, target):
+        if Path(target) == file:
+            raise OSError("no")
+        replace_(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no"):
+        patch.setattr(os, "replace", refuse)
+        write(file, {"number": 2})
+    assert read(previous(file)) == {"number": 1} and read(file.with_name(f"{file.name}.tmp")) == {"number": 2}
+
+
 def test_a_drive_that_keeps_folders_to_itself(tmp_path, monkeypatch):
     real, folders = os.fsync, []
 

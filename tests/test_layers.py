@@ -65,6 +65,8 @@ def test_pools_that_do_not_halve_are_no_halvings():
     pools = [nn.MaxPool2d(3, stride=1, padding=1) for _ in range(4)]
     model = VGG(nn.Sequential(*pools, nn.Conv2d(3, 4, 3, padding=1)), num_classes=2, global_pool=True, hidden=())
     assert model(torch.zeros(1, 3, 8, 8)).shape == (1, 2)
+    model.features[0] = nn.MaxPool2d(2, ceil_mode=True)  # of one pixel it makes one pixel
+    assert model(torch.zeros(1, 3, 1, 1)).shape == (1, 2)
     model.features[0] = nn.MaxPool2d((2, 2))
     with pytest.raises(ValueError, match="1 pixels allow 0 halvings; this cfg has 1"):
         model(torch.zeros(1, 3, 1, 1))

@@ -127,7 +127,7 @@ class TestRecipe:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
         assert [replace(PLAIN, device=name).device for name in ("cuda", "cuda:1")] == ["cuda", "cuda:1"]
-        with pytest.raises(ValueError, match="'cuda:2', but it must be one of the 2 GPUs here, counted from 0"):
+        with pytest.raises(ValueError, match="'cuda:2', but it must be one of the GPUs here, 'cuda:0' to 'cuda:1'"):
             replace(PLAIN, device="cuda:2")
 
     @pytest.mark.parametrize(("number", "kind"), [(np.int64(3), int), (np.float32(0.5), float), (np.float64(2), float)])

@@ -68,14 +68,20 @@ def test_a_run_that_breaks_in_its_last_step_is_right_nowhere():
     assert history.validation_accuracy == [0.0] and not torch.tensor(history.validation_loss).isfinite().any()
 
 
-def test_batches_that_a_gpu_cannot_hold_are_one_line(monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize("error, name", [(torch.OutOfMemoryError, "CUDA"), (RuntimeError, "MPS backend")])
+def test_batches_that_a_gpu_cannot_hold_are_one_line(error, name, monkeypatch, capsys, tmp_path):
     def too_large(*_, **__):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has ...")
+        raise error(f"{name} out of memory. Tried to allocate 20.00 GiB. GPU 0 has ...")
 
     monkeypatch.setattr(runs, "fit", too_large)
     with pytest.raises(SystemExit):
         runs.main(["digits", "--dataset", "digits", "--record", str(tmp_path / "digits.json")])
-    assert "memory is too small (CUDA out of memory): take a smaller batch_size" in capsys.readouterr().err
+    assert f"memory is too small ({name} out of memory): take a smaller batch_size" in capsys.readouterr().err
+
+
+def test_nothing_learns_in_inference_mode():
+    with torch.inference_mode(), pytest.raises(ValueError, match="call fit outside of it"):
+        fit(net(4, "M", 8), first(40), PLAIN)
 
 
 def test_an_older_pytorch_and_a_cell_that_switched_gradients_off(monkeypatch, capsys):

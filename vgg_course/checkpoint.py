@@ -56,10 +56,10 @@ def write(file: Path, state: dict[str, Any]) -> None:
                 finally:
                     os.close(folder)
     except OSError:
+        if not file.exists() and previous(file).exists():
+            os.replace(previous(file), file)  # if that fails too, the new one stays, and tells load what has happened
         with suppress(OSError):
             temporary.unlink()
-        if not file.exists() and previous(file).exists():
-            os.replace(previous(file), file)
         raise
 
 
@@ -81,6 +81,13 @@ def read(file: Path) -> dict[str, Any]:
     before = previous(file)
     instead = f"rename {before} to {file.name} to go on from the one before, or " if before.exists() else ""
     raise ValueError(f"the checkpoint {file} {found}: {instead}give another name to start anew")
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a checkpoint is there and was written to its end."""
+    with suppress(OSError, ValueError):
+        return bool(read(file))
+    return False
 
 
 def previous(file: Path) -> Path:
@@ -231,7 +238,7 @@ class Checkpoint:
             return 0, 0
         file, before = self.file, previous(self.file)
         if not file.exists() and before.exists():
-            if file.with_name(f"{file.name}.tmp").exists():  # cut off between two renames
+            if _is_whole(file.with_name(f"{file.name}.tmp")):  # cut off between two renames
                 file = before
             else:  # somebody has deleted it
                 print(f"{file} is not there, so this run begins anew (rename {before} to {file.name} to go on from it)")

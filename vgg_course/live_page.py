@@ -176,7 +176,12 @@ def choose(run: str, mode: str) -> tuple[str, Page | None, str]:
 def send_once(env: str, endpoint: str, message: dict[str, Any]) -> None:
     """Send a message to the server at ``VISDOM_SERVER``. Raises ``ConnectionError`` if no visdom answers in time."""
     page = _page(env)
-    _in_time(page, lambda: page._need(not page._ask(endpoint, message).startswith("<")), sum(TIMEOUT))  # a web page
+
+    def send() -> None:
+        answer = page._ask(endpoint, message)
+        page._need(not answer.lstrip("\ufeff \r\n").startswith("<"))  # a web page
+
+    _in_time(page, send, sum(TIMEOUT))
 
 
 def own_page(env: str) -> Page:

@@ -131,9 +131,9 @@ class Recipe:
             except RuntimeError:
                 known = False
             need(known, "device", "'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'")
-            there = torch.cuda.device_count()
-            right = not self.device.startswith("cuda:") or int(self.device[5:]) < there
-            need(right, "device", f"one of the {there} GPUs here, counted from 0")
+            if self.device.startswith("cuda:"):
+                there = torch.cuda.device_count()
+                need(int(self.device[5:]) < there, "device", f"one of the GPUs here, 'cuda:0' to 'cuda:{there - 1}'")
 
     def resolve_device(self) -> torch.device:
         """The device that ``device`` stands for on this machine: with ``"auto"``, one that computes."""

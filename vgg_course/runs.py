@@ -13,8 +13,8 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,20 @@ def save_weights(model: VGG, run: Run, file: str | Path) -> None:
     write_whole(file, memory.getvalue())
 
 
+@contextmanager
+def _too_large_is_told() -> Iterator[None]:
+    """Say what to do where a GPU's memory does not hold a batch: ``ValueError``."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        raise ValueError(
+            f"the GPU's memory is too small ({str(error).partition('. ')[0]}): take a smaller batch_size (--set), and "
+            "another --record if a checkpoint was written, which goes on with its own batch_size only"
+        ) from None
+
+
 def train(
     name: str,
     dataset: str = "cifar10",
@@ -173,11 +187,8 @@ def train(
     started = time.perf_counter()
     model = run.build(len(data.classes), data.train)
     built = time.perf_counter()
-    try:
+    with _too_large_is_told():
         history = fit(model, data, run.recipe, tracker, checkpoint=checkpoint)
-    except torch.OutOfMemoryError as error:
-        reason = str(error).partition(". ")[0]
-        raise ValueError(f"the GPU's memory is too small ({reason}): take a smaller batch_size (--set)") from None
     fitted = time.perf_counter()
     precision, test_accuracy = run.recipe.resolve_precision(), None
     if not history.interrupted:  # the test images are looked at once, at the end

@@ -7,6 +7,7 @@ remembers: one that was killed, or that comes late, has the whole curve after th
 """
 
 import atexit
+import contextlib
 import math
 import os
 import threading
@@ -26,7 +27,7 @@ from vgg_course.curves import WINDOW_OF, Curve
 from vgg_course.plots import image_grid
 
 SHORTEST, LONGEST = 0.5, 5.0  # seconds between two drawings
-BEGUN_AGAIN = "step {} came again, so the curves begin anew (if that was only a new epoch: count the steps on)"
+BEGUN_AGAIN = "{} came again, so the curves begin anew (if that was only a new epoch: count the steps on)"
 QUEUE_LIMIT = 1_000  # points; beyond it the thread that trains sorts them into the curves itself
 
 
@@ -63,6 +64,7 @@ class LossTracker:
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._thread: threading.Thread | None = None  # that draws
         self._lost, self._look_at, self._look_pause, self._begun_again = False, time.monotonic() + 2, 2.0, False
+        self._steps, self._failed = False, False  # values of single steps have come; the thread that draws has failed
         if (old := LossTracker._live.get(self.run)) and old._pid == self._pid:
             old.close(final=False)
             self._stale = [*old._stale, *old._sent.values()]
@@ -88,8 +90,8 @@ class LossTracker:
         if "epoch" in numbers:
             numbers["epoch"] = curves.whole("epoch", numbers["epoch"])
         self._queue.append((curves.whole("step", step), numbers))
-        if len(self._queue) > QUEUE_LIMIT:  # the drawing thread is stuck in a message
-            self._absorb()
+        if self._failed or len(self._queue) > QUEUE_LIMIT:  # the drawing thread has ended, or is stuck in a message
+            self._absorb_here()
         if self._log and "epoch" in numbers:
             self._notes.append(f"{self.run}: " + ", ".join(f"{k} {float(v):.4g}" for k, v in numbers.items()))
         self._work()
@@ -97,7 +99,7 @@ class LossTracker:
     def _work(self) -> None:
         """What the thread that trains does at every call: start the thread that draws, print notes, move the frame."""
         if self._thread is None:
-            self._stop = threading.Event()
+            self._stop, self._failed = threading.Event(), False
             self._thread = threading.Thread(target=self._draw_on, args=(self._stop,), name="LossTracker", daemon=True)
             self._thread.start()
         if self._frame:
@@ -110,19 +112,37 @@ class LossTracker:
             any_new = bool(self._queue)
             while self._queue:
                 step, values = self._queue.popleft()
-                for name, value in values.items():
-                    curve, by_step = self._curves.get(name), "epoch" not in values or "loss" not in self._curves
-                    x = int(values.get("epoch", step)) if WINDOW_OF.get(name) == "accuracy" else step
-                    if by_step and curve and curve.first == x and len(curve.buckets) > 1:
-                        if "train_loss" not in self._curves and not self._begun_again:  # not a second call of fit
-                            self._notes.append(f"plot of {self.run!r}: {BEGUN_AGAIN.format(step)}")
-                            self._begun_again = True
-                        self._curves.clear()  # the run has begun again
-                        self._stale += self._sent.values()
-                    if name != "epoch":
-                        self._curves.setdefault(name, Curve()).add(x, float(value))
-                        self._changed.add(WINDOW_OF.get(name, name))
+                self._steps |= "epoch" not in values
+                epoch = int(values.get("epoch", step))
+                points = {n: epoch if WINDOW_OF.get(n) == "accuracy" else step for n in values if n != "epoch"}
+                # Epochs may begin anew where steps go on: they tell of a new run only where nothing else does.
+                if "epoch" not in values or not self._steps:
+                    self._begin_anew_where_it_did(points)
+                for name, x in points.items():
+                    self._curves.setdefault(name, Curve()).add(x, float(values[name]))
+                    self._changed.add(window := WINDOW_OF.get(name, name))
+                    if window in self._pictures:  # a picture that was there before the first value of its name
+                        self._pictures[f"{window} (picture)"] = self._pictures.pop(window)
+                        self._changed.add(f"{window} (picture)")
+                        self._stale += filter(None, [self._sent.pop(window, None)])
         return any_new
+
+    def _begin_anew_where_it_did(self, points: Mapping[str, int]) -> None:
+        """Drop the curves if one of the new points, steps or epochs by name, is the first of its curve once more."""
+        for name, x in points.items():
+            curve = self._curves.get(name)
+            if curve and curve.first == x and len(curve.buckets) > 1:
+                if "train_loss" not in self._curves and not self._begun_again:  # not a second call of fit
+                    again = f"{'epoch' if WINDOW_OF.get(name) == 'accuracy' else 'step'} {x}"
+                    self._notes.append(f"plot of {self.run!r}: {BEGUN_AGAIN.format(again)}")
+                    self._begun_again = True
+                self._curves.clear()
+                self._stale += self._sent.values()
+
+    def _absorb_here(self) -> None:
+        """The same in the thread that trains, which must not stop for a value that cannot be read."""
+        with contextlib.suppress(Exception):
+            self._absorb()
 
     def _windows(self) -> set[str]:
         return {WINDOW_OF.get(name, name) for name in list(self._curves)} | set(self._pictures)
@@ -140,7 +160,7 @@ class LossTracker:
                     self._send()
             except Exception as error:  # a plot is never worth a training
                 self._notes.append(f"the plot of {self.run!r} has stopped: {error!r}")
-                self._mode = "off"  # nobody takes points from the queue any more
+                self._failed = True  # from now on the thread that trains takes the points from the queue
                 return
             stop.wait(0 if last else min(LONGEST, max(pause, 100 * (time.monotonic() - started))))
 
@@ -196,6 +216,7 @@ class LossTracker:
         if not isinstance(figure, Figure):
             raise TypeError(f"figure must be a figure of matplotlib, such as plt.gcf(), not {figure!r:.60}")
         if self._page and os.getpid() == self._pid:
+            self._absorb_here()  # there may be the first value of a name
             if title in {*curves.LINES, *self._windows()} - set(self._pictures):
                 title += " (picture)"
             self._pictures[title] = curves.picture_window(title, figure)

@@ -31,6 +31,8 @@ def check(model: nn.Module, data: Dataset, recipe: Recipe, tracker: object) -> N
             raise ValueError(f"fit: data.{name} of {data.name} holds no images")
         if tuple(split.classes) != tuple(data.classes):
             raise ValueError(f"fit: data.{name} has other classes than data.train: {split.classes}, {data.classes}")
+    if torch.is_inference_mode_enabled():
+        raise ValueError("fit: nothing can learn inside torch.inference_mode(): call fit outside of it")
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("fit: nothing in this model can learn: it has no parameters, or all have requires_grad=False")
     with modes_kept(model), torch.no_grad():

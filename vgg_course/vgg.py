@@ -222,10 +222,10 @@ class VGG(nn.Module):
         if not isinstance(x, torch.Tensor):
             hint = ": for a picture, torchvision's pil_to_tensor(picture)[None], then data.train.normalize of that"
             raise TypeError(f"VGG takes a tensor (N, 3, H, W), not {type(x).__name__}{hint}")
-        layers = list(self.features.modules())
-        first = next((m for m in layers if isinstance(m, nn.Conv2d)), None)
+        first = next((m for m in self.features.modules() if isinstance(m, nn.Conv2d)), None)
         channels = first.in_channels if first else None
-        halvings = sum(isinstance(m, nn.MaxPool2d) and m.kernel_size == m.stride in (2, (2, 2)) for m in layers)
+        pools = (m for m in self.features.modules() if isinstance(m, nn.MaxPool2d) and not m.ceil_mode)
+        halvings = sum(pool.kernel_size == pool.stride in (2, (2, 2)) for pool in pools)
         if x.dim() != 4:
             hint = "; add the batch dimension with x.unsqueeze(0)" if x.dim() == 3 else ""
             raise ValueError(f"VGG takes a batch (N, {channels}, H, W), but the input has shape {tuple(x.shape)}{hint}")

@@ -272,7 +272,7 @@ def main() -> None:
         threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     else:
         for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):  # the second: its terminal is closed
-            if number and signal.getsignal(number) is not signal.SIG_IGN:  # nohup wants it to go on
+            if number and (number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN):  # nohup's
                 signal.signal(number, lambda *_: sys.exit(0))
 
     def ready(listening: int) -> None:

@@ -132,15 +132,19 @@ def test_points_at_the_very_end_of_a_script_are_drawn(visdom):
 @posix
 @needs_page
 def test_a_server_under_nohup_outlives_its_terminal():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it; a child inherits that
+    ignored = (signal.SIGHUP, signal.SIGTERM)  # nohup ignores the first; a child inherits that
+    before = [signal.signal(number, signal.SIG_IGN) for number in ignored]
     try:
         server = Visdom()
     finally:
-        signal.signal(signal.SIGHUP, before)
+        for number, how in zip(ignored, before, strict=True):
+            signal.signal(number, how)
     try:
         server.process.send_signal(signal.SIGHUP)
         assert "main" in server.ask("env_state")
         with pytest.raises(subprocess.TimeoutExpired):
             server.process.wait(1)
+        server.process.terminate()  # but it can be ended
+        assert server.process.wait(WAIT) == 0
     finally:
         server.stop()

@@ -115,9 +115,24 @@ def test_a_drawing_that_fails_ends_the_plot_and_not_the_training(page, tracker, 
     assert capsys.readouterr().out == "the plot of 'list' has stopped: RuntimeError('a mistake of ours')\n"
     tracker(2, {"loss": 0.5})
     assert capsys.readouterr().out == "" and tracker._curves["loss"].first == 0
-    for step in range(3, 2_000):  # nobody draws: no queue grows
-        tracker(step, {"loss": 0.5})
+    for step in range(3, 2_000):  # nobody draws: no queue grows, and what is left below the cell is all of the run
+        tracker(step, {"loss": 0.25})
     assert len(tracker._queue) <= 1
+    assert curves.picture_of("list", tracker._curves, {})[1] == "plot of 'list', last: loss 0.25"
+    tracker.close()
+    tracker(2_000, {"loss": 0.125})  # it is tried once more
+    tracker.close()
+    assert "has stopped" in capsys.readouterr().out and tracker._curves["loss"].points()[1][-1] == 0.125
+
+
+def test_a_picture_that_was_there_before_the_first_value_of_its_name(page, tracker):
+    tracker.figure("noise", Figure(figsize=(1, 1)))
+    assert page.news(tracker) == ["show noise 0"]
+    tracker(0, {"noise": 1.0})
+    assert page.news(tracker) == ["close noise 0", "show noise", "show noise (picture) 1"]
+    tracker(1, {"rate": 1.0})  # not drawn yet
+    tracker.figure("rate", Figure(figsize=(1, 1)))
+    assert set(tracker._pictures) == {"noise (picture)", "rate (picture)"}
 
 
 def test_a_line_of_the_log_stands_there_when_its_epoch_ends(capsys):

@@ -278,7 +278,7 @@ def test_a_folder_whose_name_is_no_utf8(monkeypatch, alone):
         check_same(train(tracker), alone)
 
 
-@pytest.mark.parametrize("mode", ["html", "trickles"])
+@pytest.mark.parametrize("mode", ["html", "late html", "trickles"])
 def test_the_lectures_function_at_a_server_that_is_no_use(mode, visdom_at, impatient, capsys):
     door = Door(None, mode)
     try:

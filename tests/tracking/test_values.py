@@ -94,6 +94,24 @@ def test_a_run_of_epochs_alone_begins_anew_too():
             assert tracker._curves["validation_accuracy"].points()[0] == list(range(first, first + 7))
 
 
+def test_epochs_that_begin_anew_while_steps_go_on(capsys):
+    """The cell was run twice, and its loop counts the steps on: nothing is lost, whatever a step's value is called."""
+    with LossTracker("on", mode="log") as tracker:
+        for step in range(40):
+            tracker(step, {"noise": 1.0})
+            if step % 10 == 9:
+                tracker(step, {"epoch": 1 + step // 10 % 2, "train_loss": 1.0, "validation_accuracy": 0.5})
+        tracker._absorb()
+        assert tracker._curves["noise"].points()[0] == list(range(40))
+    assert "begin anew" not in capsys.readouterr().out
+    with LossTracker("epochs alone", mode="log") as tracker:
+        for step, epoch in enumerate((1, 2, 1, 2)):
+            tracker(step, {"epoch": epoch, "error": 1.0, "validation_accuracy": 0.5})
+        tracker._absorb()
+        assert tracker._curves["error"].points()[0] == [2, 3]
+    assert "epoch 1 came again, so the curves begin anew" in capsys.readouterr().out
+
+
 def test_the_words_of_a_long_run_have_its_last_value(uncounted):
     curve = curves.Curve()
     for step in range(4_001):
