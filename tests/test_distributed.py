@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -16,6 +15,7 @@ from pathlib import Path
 import ddp_run
 import pytest
 import torch
+from ports import free_port
 from torch import distributed, nn
 
 from vgg_course import training
@@ -104,9 +104,12 @@ def test_ctrl_c_is_kept_and_the_same_command_goes_on(tmp_path):
             def slowly(step, values):
                 if not going.exists() and step == 3:
                     going.touch()
+                if wait and step == 3:
+                    for _ in range(1200):
+                        time.sleep(0 if told.exists() else 0.1)
                 time.sleep(wait)
 
-            going = pathlib.Path("going")
+            going, told = pathlib.Path("going"), pathlib.Path("told")
             wait = 0 if going.exists() else 0.1
             model, data = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), load_dataset("digits", verbose=False)
             data = replace(data, train=data.train.subset(slice(0, 300)))
@@ -123,6 +126,7 @@ def test_ctrl_c_is_kept_and_the_same_command_goes_on(tmp_path):
         while not (tmp_path / "going").exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGINT)
+        (tmp_path / "told").touch()
         said = process.communicate(timeout=300)[0]
     finally:
         process.kill()
@@ -158,9 +162,7 @@ def in_a_team(monkeypatch):
     """``in_a_team(rank)`` makes this process one of two, and gives the environment of the other."""
 
     def of(rank: int) -> dict[str, str]:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+        common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         for name, value in (common | {"RANK": str(rank)}).items():
             monkeypatch.setenv(name, value)
         return environ(**common, RANK=str(1 - rank))

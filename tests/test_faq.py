@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from ports import free_port
 from torch import nn
 
 from vgg_course import live_page, visdom_server
@@ -122,11 +123,6 @@ def other_run(monkeypatch, tmp_path) -> str:
 
     run(0.24)
     return raised(run, 0.1)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 MESSAGES = [

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from ports import free_port
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -111,7 +111,7 @@ def test_jupyter_execute_runs_the_beginning_of_a_notebook(tmp_path):
         "IPYTHONDIR": str(tmp_path / "ipython"),
     }
     command = [sys.executable, "-m", "jupyter", "execute", "--inplace", "short.ipynb"]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     cells = json.loads((tmp_path / "short.ipynb").read_text(encoding="utf-8"))["cells"]
     printed = "".join("".join(output["text"]) for output in cells[-1]["outputs"])  # the kernel may send it in pieces
@@ -208,12 +208,6 @@ def test_what_a_reader_leaves_in_notebooks_goes_into_no_image():
     assert set(ignored) <= set((ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines())
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.mark.skipif(os.name == "nt", reason="for Linux containers")
 def test_visdom_in_a_container_is_reached_from_outside_as_localhost():
     from vgg_course.visdom_server import find_assets
@@ -224,10 +218,10 @@ def test_visdom_in_a_container_is_reached_from_outside_as_localhost():
     env = {**os.environ, "VISDOM_PORT": str(inside), "VISDOM_PUBLISHED_PORT": str(outside)}
     process = subprocess.Popen([sys.executable, str(ROOT / "tools" / "container_visdom.py")], cwd=ROOT, env=env)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
             try:
-                with urllib.request.urlopen(f"http://localhost:{outside}/", timeout=5) as answer:
+                with urllib.request.urlopen(f"http://localhost:{outside}/", timeout=60) as answer:
                     assert b"visdom" in answer.read()
                 break
             except OSError:
@@ -235,10 +229,10 @@ def test_visdom_in_a_container_is_reached_from_outside_as_localhost():
                 time.sleep(0.2)
         foreign = urllib.request.Request(f"http://localhost:{outside}/", headers={"Host": "evil.example"})
         with pytest.raises(urllib.error.HTTPError, match="403"):
-            urllib.request.urlopen(foreign, timeout=5)
+            urllib.request.urlopen(foreign, timeout=60)
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(120)
 
 
 def lab_command(monkeypatch, *given: str) -> list[str]:

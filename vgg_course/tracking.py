@@ -27,6 +27,7 @@ from vgg_course.curves import WINDOW_OF, Curve
 from vgg_course.plots import image_grid
 
 SHORTEST, LONGEST = 0.5, 5.0  # seconds between two drawings
+LAST = 5.0  # seconds for the last one
 BEGUN_AGAIN = "{} came again, so the curves begin anew (if that was only a new epoch: count the steps on)"
 QUEUE_LIMIT = 1_000  # points; beyond it the thread that trains sorts them into the curves itself
 
@@ -251,12 +252,12 @@ class LossTracker:
             self._work()
 
     def close(self, final: bool = True) -> None:
-        """Draw what is left, for at most 5 s, and leave a picture of the curves below the cell. Called again: fine."""
+        """Draw what is left, for at most ``LAST`` s, and leave a picture of the curves below the cell; again: fine."""
         if os.getpid() != self._pid or self._thread is None:
             return
         thread, self._thread = self._thread, None  # at first: the stop button may end the wait
         self._stop.set()
-        thread.join(5)
+        thread.join(LAST)
         self._print_notes()
         if final and self._frame and self._curves:
             self._leave_picture(self._frame)

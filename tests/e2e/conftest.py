@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,8 +16,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for the next line, however pytest was asked to import
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the next lines, however pytest was asked to import
+sys.path.insert(0, str(Path(__file__).parent))
 from drawn import PATIENCE, POINTS
+from ports import free_port
 
 ROOT = Path(__file__).parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -57,7 +58,7 @@ def browser():
     with sync_playwright() as playwright:
         if not Path(options.get("executable_path", playwright.chromium.executable_path)).exists():
             without_browser("no Chromium on this machine: python -m playwright install chromium")
-        browser = playwright.chromium.launch(**options)
+        browser = playwright.chromium.launch(timeout=PATIENCE, **options)
         yield browser
         browser.close()
 
@@ -68,12 +69,6 @@ def screenshots(tmp_path_factory) -> Path:
     folder = Path(os.environ.get("VGG_COURSE_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Lab:
@@ -200,7 +195,8 @@ class Notebook:
     def frames(self) -> list:
         """The frames in the page: none of them is blank."""
         found = self.page.frames[1:]
-        assert all(frame.evaluate(NOT_BLANK) for frame in found), [frame.url for frame in found]
+        for frame in found:  # it may still be loading
+            frame.wait_for_function(f"() => {NOT_BLANK}", timeout=PATIENCE)
         return found
 
     def images(self) -> int:
@@ -280,7 +276,11 @@ class Notebook:
         path = f"{self.lab.folder.name}/{self.name}"
         name = next(session["kernel"]["id"] for session in self.lab.ask("sessions") if session["path"] == path)
         processes = psutil.Process(self.lab.process.pid).children(recursive=True)
-        return next(process for process in processes if f"kernel-{name}.json" in " ".join(process.cmdline()))
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):  # some are very short
+                if f"kernel-{name}.json" in " ".join(process.cmdline()):
+                    return process
+        raise RuntimeError(f"the kernel of {self.name} has no process")
 
     def wait_until_done(self, seconds: float) -> None:
         """Until each code cell has been run, or one has failed: the stored outputs were taken away before."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from drawn import PATIENCE, POINTS
 
-from vgg_course import own_server, visdom_server
+from vgg_course import live_page, own_server, tracking, visdom_server
 from vgg_course.tracking import LossTracker
 
 TITLES = ("loss", "learning rate", "accuracy", "first batch")
@@ -18,6 +18,8 @@ needs_page = pytest.mark.skipif(visdom_server.find_assets() is None, reason="fet
 def page(browser, monkeypatch):
     """A browser's page that records what must not happen: errors and dialogs."""
     monkeypatch.setenv("VISDOM_PORT", "1")  # where nothing is: the tracker starts a server of its own
+    monkeypatch.setattr(live_page, "TIMEOUT", (30, 30))  # seconds: on a busy machine 3 may be too few
+    monkeypatch.setattr(tracking, "LAST", PATIENCE / 1000)
     context = browser.new_context(viewport={"width": 900, "height": 700})
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
@@ -31,7 +33,7 @@ def page(browser, monkeypatch):
     LossTracker._live.clear()
 
 
-def points_in(page, wanted: int, seconds: float = 30) -> int:
+def points_in(page, wanted: int, seconds: float = PATIENCE / 1000) -> int:
     deadline = time.monotonic() + seconds
     while (count := page.evaluate(POINTS)) < wanted and time.monotonic() < deadline:
         page.wait_for_timeout(100)
@@ -69,7 +71,7 @@ def test_the_axes_of_one_epoch_and_of_more(page, screenshots):
     assert page.evaluate(read) == {"epochs": ["0", "1"], "accuracy": [0, 1]}
     for epoch in (2, 3):
         tracker(100 * epoch, {"epoch": epoch, "validation_accuracy": 0.77 + 0.01 * epoch})
-    deadline = time.monotonic() + 30  # the points are there before they are drawn
+    deadline = time.monotonic() + PATIENCE / 1000  # the points are there before they are drawn
     while len((axes := page.evaluate(read))["epochs"]) < 4 and time.monotonic() < deadline:
         page.wait_for_timeout(100)
     page.screenshot(path=screenshots / "three epochs.png")
@@ -97,7 +99,7 @@ def test_plots_that_come_later_stand_above_the_pictures(page, screenshots):
             tracker(step, {"loss": 1.0, "learning_rate": 0.1})
         assert points_in(page, 10) == 10
         tracker(10, {"epoch": 1, "validation_accuracy": 0.5})
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE / 1000
         while True:  # the windows move to their places
             tops = {name: top for text, top in page.evaluate(read) for name in TITLES if name in text}
             there = set(tops) == set(TITLES)

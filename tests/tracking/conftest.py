@@ -3,7 +3,8 @@
 import threading
 
 import pytest
-from servers import Visdom, eventually, free_port
+from ports import free_port
+from servers import PATIENT, WAIT, Visdom, eventually
 from small_run import train
 
 from vgg_course import live_page, own_server, tracking
@@ -20,6 +21,7 @@ def visdom_at(monkeypatch):
 
     monkeypatch.delenv("VGG_COURSE_PLOT", raising=False)
     monkeypatch.setattr(tracking, "LONGEST", tracking.SHORTEST)  # only so that the tests take less time
+    monkeypatch.setattr(live_page, "TIMEOUT", PATIENT)
     at(free_port())
     return at
 
@@ -52,14 +54,20 @@ def shared_visdom():
 
 
 @pytest.fixture
-def visdom(shared_visdom, visdom_at):
+def all_is_drawn(monkeypatch):
+    """A tracker that is closed waits as long as it takes until the server has everything, and not for 5 s."""
+    monkeypatch.setattr(tracking, "LAST", WAIT)
+
+
+@pytest.fixture
+def visdom(shared_visdom, visdom_at, all_is_drawn):
     """A real visdom server where the tracker looks for one."""
     visdom_at(shared_visdom.port)
     return shared_visdom
 
 
 @pytest.fixture
-def mortal(visdom_at):
+def mortal(visdom_at, all_is_drawn):
     """A real visdom server that a test may kill."""
     server = Visdom()
     visdom_at(server.port)

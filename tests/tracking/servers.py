@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from ports import free_port
 
 from vgg_course import visdom_server
 
@@ -22,12 +23,11 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="a signal or a fork, 
 needs_page = pytest.mark.skipif(visdom_server.find_assets() is None, reason="run: make visdom's assets first")
 ROOT = Path(__file__).parents[2]
 WAIT = 120  # seconds; far more than anything takes, also on an old machine with other work to do
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+PATIENT = (30, 30)  # seconds for a good server to be reached and to answer: on a busy machine 3 may be too few
+PATIENTLY = f"""
+from vgg_course import live_page, tracking
+live_page.TIMEOUT, tracking.LAST = {PATIENT}, {WAIT}
+"""  # how the code of another process begins
 
 
 def eventually(check, seconds: float = WAIT):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from servers import ROOT, WAIT, Door, Visdom, check_gone, eventually, needs_page, posix
+from servers import PATIENTLY, ROOT, WAIT, Door, Visdom, check_gone, eventually, needs_page, posix
 
 from vgg_course.tracking import LossTracker
 
@@ -18,6 +18,7 @@ psutil = pytest.importorskip("psutil")
 
 @posix
 @needs_page
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a single core
 def test_a_fork_neither_hangs_nor_doubles_points(visdom):
     tracker = LossTracker("fork")
     for step in range(200):
@@ -57,7 +58,7 @@ print("PORT", own.port if own else 0, own.process.pid if own else 0, own.folder 
 
 
 def start_script(end: str, mode: str = "visdom") -> subprocess.Popen:
-    code = SCRIPT.format(end=end, mode=mode)
+    code = PATIENTLY + SCRIPT.format(end=end, mode=mode)
     return subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     )
@@ -124,7 +125,7 @@ def test_no_thread_keeps_a_process_alive():
 @needs_page
 def test_points_at_the_very_end_of_a_script_are_drawn(visdom):
     code = "from vgg_course.tracking import LossTracker\nt = LossTracker('end')\nfor i in range(50): t(i, {'loss': i})"
-    subprocess.run([sys.executable, "-c", code], timeout=300, check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-c", PATIENTLY + code], timeout=300, check=True, cwd=ROOT)
     windows = json.loads(visdom.ask("win_data", eid="vgg_course_end", win=None))
     assert [window["content"]["data"][0]["x"] for window in windows.values()] == [list(range(50))]
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import requests
-from servers import ROOT, WAIT, Visdom, check_gone, eventually, free_port, is_free, needs_page, posix
+from ports import free_port
+from servers import PATIENTLY, ROOT, WAIT, Visdom, check_gone, eventually, is_free, needs_page, posix
 from small_run import check_drawn, check_same, train
 
 from vgg_course import curves, live_page, own_server, visdom_server
@@ -176,11 +177,11 @@ def kernel(visdom_at, tmp_path, monkeypatch):
         manager.shutdown_kernel(now=True)
 
 
-START = """
+START = f"""{PATIENTLY}
 from vgg_course import own_server
 from vgg_course.tracking import LossTracker
 tracker = LossTracker("kernel")
-tracker(0, {"loss": 1.0})
+tracker(0, {{"loss": 1.0}})
 own = own_server._own
 print("PORT", own.port, own.process.pid, own.folder)
 """
@@ -223,4 +224,4 @@ def test_nbval_leaves_nothing(tmp_path, visdom_at):
     command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider", "n.ipynb"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout
-    eventually(lambda: is_free(int((tmp_path / "server").read_text(encoding="utf-8"))), 10)
+    eventually(lambda: is_free(int((tmp_path / "server").read_text(encoding="utf-8"))))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from servers import ROOT, WAIT, eventually, needs_page
+from servers import PATIENTLY, ROOT, WAIT, eventually, needs_page
 from small_run import EPOCHS, check_drawn, check_same, train
 
 from vgg_course.tracking import LossTracker, loss_tracker
@@ -106,7 +106,7 @@ def test_a_figure_called_as_a_plot_of_the_run_does_not_replace_it(visdom):
 @needs_page
 def test_two_processes_with_one_run_name_have_two_plots(visdom):
     code = "from vgg_course.tracking import LossTracker\nwith LossTracker('same') as t: t(0, {'loss': %s})"
-    processes = [subprocess.Popen([sys.executable, "-c", code % value], cwd=ROOT) for value in (1.0, 2.0)]
+    processes = [subprocess.Popen([sys.executable, "-c", PATIENTLY + code % value], cwd=ROOT) for value in (1.0, 2.0)]
     assert [process.wait(WAIT) for process in processes] == [0, 0]
     windows = json.loads(visdom.ask("win_data", eid="vgg_course_same", win=None))
     assert sorted(window["content"]["data"][0]["y"] for window in windows.values()) == [[1.0], [2.0]]

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 from matplotlib.figure import Figure
+from servers import WAIT
 
 from vgg_course import curves, live_page, tracking
 from vgg_course.tracking import LossTracker
@@ -110,7 +111,7 @@ def test_a_drawing_that_fails_ends_the_plot_and_not_the_training(page, tracker, 
     tracker._mode = "visdom"  # its own thread sends
     capsys.readouterr()
     tracker(0, {"loss": 1.0})
-    tracker._thread.join(10)
+    tracker._thread.join(WAIT)
     tracker(1, {"loss": 0.5})
     assert capsys.readouterr().out == "the plot of 'list' has stopped: RuntimeError('a mistake of ours')\n"
     tracker(2, {"loss": 0.5})

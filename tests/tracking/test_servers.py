@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import requests
 import torch
-from servers import ROOT, WAIT, Door, Visdom, eventually, free_port, needs_page, posix
+from ports import free_port
+from servers import ROOT, WAIT, Door, Visdom, eventually, needs_page, posix
 from small_run import EPOCHS, check_drawn, check_same, train
 
 from vgg_course import live_page, own_server, tracking, visdom_server
@@ -145,7 +146,12 @@ def test_a_slow_server(visdom, visdom_at, alone, capsys):
 @needs_page
 def test_killed_and_started_again_empty(mortal, alone, capsys):
     tracker = LossTracker("killed")
-    at = {20: mortal.kill, 40: mortal.start}
+
+    def start() -> None:
+        eventually(lambda: tracker._lost)
+        mortal.start()
+
+    at = {20: mortal.kill, 40: start}
     run = train(tracker, at, pause=0.03)
     check_same(run, alone)
     check_drawn(mortal, tracker, run[0])
@@ -186,9 +192,13 @@ def test_a_server_that_is_replaced_while_nothing_is_sent(mortal, alone):
 @needs_page
 def test_a_server_that_is_stopped_and_goes_on(mortal, alone, capsys, monkeypatch):
     tracker = LossTracker("stopped")
-    with monkeypatch.context() as impatient:
-        run = train(tracker, {10: lambda: mortal.process.send_signal(signal.SIGSTOP)}, pause=0.02)
+
+    def stop(impatient) -> None:
         impatient.setattr(live_page, "TIMEOUT", (0.5, 0.5))
+        mortal.process.send_signal(signal.SIGSTOP)
+
+    with monkeypatch.context() as impatient:
+        run = train(tracker, {10: lambda: stop(impatient)}, pause=0.02)
         check_same(run, alone)
         eventually(lambda: tracker._lost)
     mortal.process.send_signal(signal.SIGCONT)
@@ -208,7 +218,15 @@ def test_our_own_server_killed_comes_back_where_it_was(alone, capsys):
 
 
 @needs_page
-def test_port_taken_by_someone_else(visdom_at):
+def test_port_taken_by_someone_else(visdom_at, monkeypatch):
+    find = live_page.find
+
+    def find_soon(env):
+        with monkeypatch.context() as impatient:
+            impatient.setattr(live_page, "TIMEOUT", (0.5, 0.5))
+            return find(env)
+
+    monkeypatch.setattr(live_page, "find", find_soon)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         done = subprocess.run(
@@ -279,7 +297,9 @@ def test_a_folder_whose_name_is_no_utf8(monkeypatch, alone):
 
 
 @pytest.mark.parametrize("mode", ["html", "late html", "trickles"])
-def test_the_lectures_function_at_a_server_that_is_no_use(mode, visdom_at, impatient, capsys):
+def test_the_lectures_function_at_a_server_that_is_no_use(mode, visdom_at, monkeypatch, capsys):
+    in_time = live_page._in_time  # only the whole answer has a short time, not each of its bytes
+    monkeypatch.setattr(live_page, "_in_time", lambda page, ask, _: in_time(page, ask, 1.0))
     door = Door(None, mode)
     try:
         visdom_at(door.port)

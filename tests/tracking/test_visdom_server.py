@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import requests
-from servers import ROOT, WAIT, eventually, free_port, needs_page, posix
+from ports import free_port
+from servers import PATIENTLY, ROOT, WAIT, eventually, needs_page, posix
 
 from vgg_course import live_page, own_server, visdom_server
 from vgg_course.tracking import LossTracker
@@ -162,7 +163,7 @@ def test_a_fork_does_not_end_the_server_of_its_parent(monkeypatch):
 
 @needs_page
 def test_at_the_end_of_a_script_our_server_outlives_the_last_message():
-    code = """
+    code = f"""{PATIENTLY}
 from vgg_course import own_server
 from vgg_course.tracking import LossTracker
 start = own_server.OwnServer.__init__
@@ -171,7 +172,7 @@ def noted(self, *arguments):
     start(self, *arguments)
 own_server.OwnServer.__init__ = noted
 tracker = LossTracker("end", mode="visdom")
-tracker(0, {"loss": 1.0})
+tracker(0, {{"loss": 1.0}})
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.returncode == 0 and done.stderr == ""
