@@ -12,6 +12,8 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from vgg_course import data
 
 matplotlib.use("agg")
+for name in ("no_proxy", "NO_PROXY"):  # behind a proxy, too, the servers of the tests are asked directly
+    os.environ[name] = ",".join(filter(None, [os.environ.get(name), "localhost,127.0.0.1"]))
 pytest.register_assert_rewrite("servers", "small_run")  # helpers of tests/tracking, whose asserts explain themselves
 set_hypothesis_home_dir(Path(__file__).parents[1] / ".pytest_cache" / "hypothesis")  # no folder of its own
 

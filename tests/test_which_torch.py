@@ -1,6 +1,7 @@
 """tools/environment.py takes the small PyTorch where that will do, and says which."""
 
 import contextlib
+import os
 import socket
 import sys
 import threading
@@ -26,6 +27,7 @@ class Torch:
         monkeypatch.setattr(self.script, "has_nvidia_driver", lambda: False)
         for name in ("VGG_COURSE_TORCH", "PIP_INDEX_URL", "PIP_NO_INDEX"):
             monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)  # no settings of this machine
         self.monkeypatch = monkeypatch
 
     def add(self, *packages: str, index: str | None = None) -> None:
