@@ -1,4 +1,4 @@
-"""What batch norm, augmentation and weight decay bring: small runs with one of them left out, three seeds each.
+"""What batch norm, augmentation and weight decay bring: small runs with each choice of the three, three seeds each.
 
     python benchmarks/ablations.py                                     CIFAR-10: ten minutes on one thread
     python benchmarks/ablations.py --record data/runs/ablations.json   the same, and keep it for notebook 03
@@ -37,6 +37,9 @@ VARIANTS = {  # name -> (batch norm, what else the recipe changes)
     "no batch norm": (False, {}),
     "no augmentation": (True, {"augmentation": False}),
     "no weight decay": (True, {"weight_decay": 0.0}),
+    "only batch norm": (True, {"augmentation": False, "weight_decay": 0.0}),
+    "only augmentation": (False, {"weight_decay": 0.0}),
+    "only weight decay": (False, {"augmentation": False}),
     "none of the three": (False, {"augmentation": False, "weight_decay": 0.0}),
 }
 

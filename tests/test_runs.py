@@ -296,6 +296,7 @@ def test_every_record_is_complete(file):
 def test_the_comparisons_for_notebook_03():
     """Each variant with each seed, to the end; eight curves, the healthy one between those that fail."""
     record = load_record("ablations")
+    assert len(record["variants"]) == 2**3  # each of three with and without
     for variant in record["variants"].values():
         assert len(variant) == len(record["seeds"]) == 3
         for run in variant:
