@@ -23,8 +23,8 @@ def test_options():
 @pytest.mark.parametrize(("ci", "outcome"), [("", "1 passed, 1 skipped"), ("true", "1 passed, 1 error")])
 def test_where_there_is_none(ci, outcome, tmp_path):
     """With nothing in PATH, and nothing where Playwright puts what it downloads."""
-    for name in ("conftest.py", "drawn.py"):
-        shutil.copy(E2E / name, tmp_path)
+    for file in (E2E / "conftest.py", E2E / "drawn.py", E2E.with_name("ports.py")):
+        shutil.copy(file, tmp_path)
     (tmp_path / "test_it.py").write_text(TEST, encoding="utf-8")
     nothing = {"PATH": str(tmp_path), "PLAYWRIGHT_BROWSERS_PATH": str(tmp_path), "CI": ci}
     nothing["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # a faster start
