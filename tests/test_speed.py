@@ -295,6 +295,7 @@ class TestCompiled:
     def folder_of_the_compiler(self, tmp_path, monkeypatch):
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # it would leave one behind
 
+    @pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
     def test_fit_learns_the_same(self, digits, monkeypatch):
         """Traced for real, at both sizes of image; run by PyTorch itself, as not every machine has a compiler."""
         traced = []

@@ -76,7 +76,7 @@ def test_colab_keeps_its_packages():
     theirs = [needed for needed in theirs if not needed.marker or needed.marker.evaluate({"extra": ""})]
     assert len(theirs) > 5
     for needed in ours + theirs:
-        if needed.name not in added:
+        if needed.name not in (*added, "openTSNE"):  # the latter comes with visdom 0.3.0, so from Python 3.12 on
             version = colab[canonicalize_name(needed.name)]
             assert needed.specifier.contains(version), f"pip would replace Colab's {needed.name} {version}: {needed}"
     assert colab["ipywidgets"].startswith("7."), "Colab's page knows these widgets only"
