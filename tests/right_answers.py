@@ -24,6 +24,15 @@ def with_average(cfg, batch_norm=False):
     return nn.Sequential(*layers)
 
 
+def with_average_and_no_bias(cfg, batch_norm=False):
+    """A batch norm behind a convolution takes its bias away, so many write none."""
+    layers = with_average(cfg, batch_norm)
+    for layer in layers if batch_norm else ():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_parameter("bias", None)
+    return layers
+
+
 def sized(features, width, num_classes):
     return nn.Sequential(features, nn.Flatten(), nn.Linear(width, num_classes))
 
@@ -74,7 +83,7 @@ RIGHT = {
     "2.2": [(134_217_728, "four times the weights")],
     "2.3": [(0.179, "112 places")],
     "2.4": [(134, "how large a batch")],
-    "2.5": [(with_average, "a new branch")],
+    "2.5": [(with_average, "a new branch"), (with_average_and_no_bias, "a new branch")],
     "2.6": [(sized, "every list and every size")],
     "2.7": [([16, "M", 16, "M", 16, "M", 16, "M", 128], "yours has 1.0 times")],
     "3.1": [(6.908, "minus its logarithm")],
