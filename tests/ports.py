@@ -1,8 +1,10 @@
-"""A port for a server that a test starts."""
+"""What tests with servers share: a port for one, and how long a good one may take."""
 
 import random
 import socket
 from contextlib import suppress
+
+PATIENT = (30, 30)  # seconds to be reached and to answer: on a busy machine 3 may be too few
 
 
 def free_port() -> int:

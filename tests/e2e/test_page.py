@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 from drawn import PATIENCE, POINTS
+from ports import PATIENT
 
 from vgg_course import live_page, own_server, tracking, visdom_server
 from vgg_course.tracking import LossTracker
@@ -18,7 +19,7 @@ needs_page = pytest.mark.skipif(visdom_server.find_assets() is None, reason="fet
 def page(browser, monkeypatch):
     """A browser's page that records what must not happen: errors and dialogs."""
     monkeypatch.setenv("VISDOM_PORT", "1")  # where nothing is: the tracker starts a server of its own
-    monkeypatch.setattr(live_page, "TIMEOUT", (30, 30))  # seconds: on a busy machine 3 may be too few
+    monkeypatch.setattr(live_page, "TIMEOUT", PATIENT)
     monkeypatch.setattr(tracking, "LAST", PATIENCE / 1000)
     context = browser.new_context(viewport={"width": 900, "height": 700})
     context.set_default_timeout(PATIENCE)

@@ -3,8 +3,8 @@
 import threading
 
 import pytest
-from ports import free_port
-from servers import PATIENT, WAIT, Visdom, eventually
+from ports import PATIENT, free_port
+from servers import WAIT, Visdom, eventually
 from small_run import train
 
 from vgg_course import live_page, own_server, tracking

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from ports import free_port
+from ports import PATIENT, free_port
 
 from vgg_course import visdom_server
 
@@ -23,7 +23,6 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="a signal or a fork, 
 needs_page = pytest.mark.skipif(visdom_server.find_assets() is None, reason="run: make visdom's assets first")
 ROOT = Path(__file__).parents[2]
 WAIT = 120  # seconds; far more than anything takes, also on an old machine with other work to do
-PATIENT = (30, 30)  # seconds for a good server to be reached and to answer: on a busy machine 3 may be too few
 PATIENTLY = f"""
 from vgg_course import live_page, tracking
 live_page.TIMEOUT, tracking.LAST = {PATIENT}, {WAIT}

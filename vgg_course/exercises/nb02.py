@@ -100,8 +100,8 @@ def average_layers(answer: Any) -> str:
             raise Wrong(f"for {entries}, batch_norm={batch_norm} the layers are {', '.join(kinds)}; look at the order.")
         shapes, theirs = ([tuple(p.shape) for p in m.parameters() if p.dim() == 4] for m in (model, wanted))
         if shapes != theirs:  # with or without a bias is a matter of taste
-            wanted_shapes = f"those of make_layers {theirs}: its convolutions are 3×3"
-            raise Wrong(f"for {entries} the filters have the shapes {shapes}, {wanted_shapes}.")
+            both = f"the shapes {shapes}, those of make_layers {theirs}: its convolutions are 3×3"
+            raise Wrong(f"for {entries} the filters have {both}.")
         image = torch.rand(2, 3, 16, 16)
         if attempt(model, image).shape != wanted(image).shape:
             raise Wrong("each pool should halve the side: kernel_size=2, stride=2. Convolutions have padding=1.")
